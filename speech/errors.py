@@ -1,0 +1,35 @@
+"""The errors that a user can cause, each with the exit code of the command line."""
+
+
+class SpeechError(Exception):
+    """Base of every error whose message is meant for the user: expected, received, remedy.
+
+    Attributes:
+        exit_code: Status with which the command line exits when this error reaches it.
+    """
+
+    exit_code = 1
+
+
+class AudioError(SpeechError):
+    """A recording could not be turned into samples."""
+
+    exit_code = 3
+
+
+class CorpusError(SpeechError):
+    """A corpus could not be downloaded, checked, unpacked or understood."""
+
+    exit_code = 4
+
+
+class ModelError(SpeechError):
+    """A model could not be built, trained, read or run."""
+
+    exit_code = 5
+
+
+class MicrophoneError(SpeechError):
+    """A microphone could not be opened or read."""
+
+    exit_code = 6

@@ -1,0 +1,206 @@
+"""What the network hears: the one definition of the mel-frequency cepstral coefficients (MFCC)."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_BATCH = 32  # the spectra of so many clips stay in the cache of the processor
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureConfig:
+    """Every number of the preprocessing. Times are in seconds; samples are derived exactly.
+
+    Attributes:
+        sample_rate: Rate of the waveform in Hz.
+        clip_seconds: Length of the clip that the network sees.
+        window_seconds: Length of the Hann window, which is also the length of the FFT.
+        hop_seconds: Step from frame to frame.
+        n_mels: Number of mel bands (Slaney's mel scale and area normalisation, as in librosa).
+        n_mfcc: Number of cepstral coefficients kept, the zeroth included.
+        fmin: Lower edge of the lowest mel band in Hz.
+        fmax: Upper edge of the highest mel band in Hz, at most half the sample rate.
+        log_floor: Smallest mel power, in [1e-30, 1]; anything below is taken as this. 1e-7 lies
+            under the noise of a good microphone (white noise of RMS 1.4e-4), so that digital
+            silence and a quiet room look alike.
+
+    Raises:
+        ValueError: A number out of range, or a time that is not a whole number of samples.
+    """
+
+    sample_rate: int = 16_000
+    clip_seconds: float = 1.0
+    window_seconds: float = 0.03
+    hop_seconds: float = 0.01
+    n_mels: int = 80
+    n_mfcc: int = 40
+    fmin: float = 20.0
+    fmax: float = 7_600.0
+    log_floor: float = 1e-7
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            kind = (int,) if field.type is int else (int, float)
+            if not isinstance(value, kind) or isinstance(value, bool) or not abs(value) < 1e12:
+                raise ValueError(
+                    f"{field.name}={value!r} must be a finite {getattr(field.type, '__name__', '')}"
+                )
+            # equal configs share a digest: 1 becomes 1.0
+            object.__setattr__(self, field.name, field.type(value))  # type: ignore[operator]
+        if not 8_000 <= self.sample_rate <= 192_000:
+            raise ValueError(f"sample_rate={self.sample_rate} must lie in [8000, 192000] Hz")
+        if not 1 <= self.n_mfcc <= self.n_mels <= 512:
+            raise ValueError(f"1 <= n_mfcc={self.n_mfcc} <= n_mels={self.n_mels} <= 512 must hold")
+        if not 0 <= self.fmin < self.fmax <= self.sample_rate / 2:
+            raise ValueError(
+                f"0 <= fmin={self.fmin} < fmax={self.fmax} <= {self.sample_rate / 2} Hz must hold"
+            )
+        if not 1e-30 <= self.log_floor <= 1:  # float32 has to hold it
+            raise ValueError(f"log_floor={self.log_floor} must lie in [1e-30, 1]")
+        if not 0 < self.hop_length <= self.n_fft <= self.n_samples <= 60 * self.sample_rate:
+            raise ValueError(
+                f"0 < hop_seconds={self.hop_seconds} <= window_seconds={self.window_seconds} <= "
+                f"clip_seconds={self.clip_seconds} <= 60 must hold"
+            )
+
+    def _samples(self, name: str) -> int:
+        exact: float = getattr(self, name) * self.sample_rate
+        if abs(exact - round(exact)) > 1e-6:
+            raise ValueError(
+                f"{name}={getattr(self, name)} must be a whole number of samples at "
+                f"{self.sample_rate} Hz, got {exact:g}"
+            )
+        return round(exact)
+
+    @property
+    def n_samples(self) -> int:
+        """Samples in a clip."""
+        return self._samples("clip_seconds")
+
+    @property
+    def n_fft(self) -> int:
+        """Samples in a window."""
+        return self._samples("window_seconds")
+
+    @property
+    def hop_length(self) -> int:
+        """Samples from frame to frame."""
+        return self._samples("hop_seconds")
+
+    @property
+    def n_frames(self) -> int:
+        """Frames in a clip: only whole windows count (no padding at the edges)."""
+        return 1 + (self.n_samples - self.n_fft) // self.hop_length
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a JSON-able dict."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "FeatureConfig":
+        """The inverse of ``to_dict``: exactly the known fields, so that none is ever a default.
+
+        Raises:
+            ValueError: Names the fields that are unknown or missing.
+        """
+        return cls(**check_fields(cls, fields))
+
+    def digest(self) -> str:
+        """SHA-256 of the fields, the key under which features may be kept."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def check_fields(cls: type, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields again, if they are exactly those of the dataclass; else ValueError names them."""
+    known = {field.name for field in dataclasses.fields(cls)}
+    unknown, missing = sorted(set(fields) - known), sorted(known - set(fields))
+    if unknown or missing:
+        raise ValueError(
+            f"{cls.__name__}: expected exactly {sorted(known)}; "
+            f"unknown: {unknown or 'none'}, missing: {missing or 'none'}"
+        )
+    return dict(fields)
+
+
+def mfcc(
+    waveforms: npt.NDArray[np.floating[Any]], config: FeatureConfig
+) -> npt.NDArray[np.float32]:
+    """Mel-frequency cepstral coefficients by librosa, in decibels.
+
+    Hann window, power spectrum, mel filterbank, 10 log10 with a fixed floor, orthonormal DCT-II.
+    Neither centred frames nor ``top_db`` are used: both make a frame depend on audio outside its
+    window, so that a stream and a file would differ (and in a batch, ``top_db`` makes one clip
+    depend on another). Davis and Mermelstein, IEEE TASSP 28(4), 1980.
+
+    Args:
+        waveforms: Samples, ``(n,)`` or ``(batch, n)``, float in [-1, 1), n >= ``config.n_fft``.
+        config: The numbers of the preprocessing.
+
+    Returns:
+        float32 of shape ``(n_frames, n_mfcc)`` or ``(batch, n_frames, n_mfcc)`` with
+        n_frames = 1 + (n - n_fft) // hop_length: time first, as a recurrent network reads it.
+
+    Raises:
+        ValueError: Another number of dimensions, integers, or fewer samples than one window.
+    """
+    given = np.asarray(waveforms)
+    if given.dtype.kind != "f" or given.ndim not in (1, 2) or given.shape[-1] < config.n_fft:
+        raise ValueError(
+            f"expected float waveforms (n,) or (batch, n) with n >= {config.n_fft}, "
+            f"got {given.dtype} of shape {given.shape}"
+        )
+    waveforms = given.astype(np.float32, copy=False)
+    if waveforms.ndim == 1:
+        return mfcc(waveforms[np.newaxis], config).squeeze(0)
+    n_frames = 1 + (waveforms.shape[1] - config.n_fft) // config.hop_length
+    result = np.empty((len(waveforms), n_frames, config.n_mfcc), np.float32)
+    for start in range(0, len(waveforms), _BATCH):
+        result[start : start + _BATCH] = _mfcc_batch(waveforms[start : start + _BATCH], config)
+    return result
+
+
+def _mfcc_batch(
+    waveforms: npt.NDArray[np.float32], config: FeatureConfig
+) -> npt.NDArray[np.float32]:
+    librosa = _librosa()
+    power = librosa.feature.melspectrogram(
+        y=waveforms,
+        sr=config.sample_rate,
+        n_fft=config.n_fft,
+        hop_length=config.hop_length,
+        window="hann",
+        center=False,
+        power=2.0,
+        n_mels=config.n_mels,
+        fmin=config.fmin,
+        fmax=config.fmax,
+    )
+    decibels = librosa.power_to_db(power, ref=1.0, amin=config.log_floor, top_db=None)
+    cepstra = librosa.feature.mfcc(S=decibels, n_mfcc=config.n_mfcc, dct_type=2, norm="ortho")
+    frames: npt.NDArray[np.float32] = np.swapaxes(cepstra, -1, -2).astype(np.float32, copy=False)
+    return frames
+
+
+def _librosa() -> Any:
+    # numba, under librosa, refuses to import where it can write its cache nowhere
+    if "NUMBA_CACHE_DIR" not in os.environ and not os.access(os.environ.get("HOME", ""), os.W_OK):
+        folder = Path(tempfile.gettempdir()) / f"speech-numba-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.lstat().st_uid != os.getuid():  # it holds code: never run somebody else's
+            folder = Path(tempfile.mkdtemp(prefix="speech-numba-"))
+        os.environ["NUMBA_CACHE_DIR"] = str(folder)
+        if "numba" in sys.modules:  # too late for the variable
+            sys.modules["numba"].config.CACHE_DIR = str(folder)
+    import librosa
+
+    return librosa
