@@ -1,0 +1,169 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from speech.augment import AugmentConfig
+from speech.errors import ModelError
+from speech.training import CHECKPOINT, ClipSource, TrainConfig, prefetch, train
+from tests import tiny
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
+    data = tiny.recordings(tmp_path)
+    augmented = tiny.config(augment=AugmentConfig())
+    first, second = (train(data, tiny.LABELS, augmented, tmp_path / run) for run in "ab")
+    other = train(data, tiny.LABELS, tiny.config(augment=AugmentConfig(), seed=2), tmp_path / "c")
+    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any(
+        (a != b).any() for a, b in zip(first.get_weights(), other.get_weights(), strict=True)
+    )
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from speech.training import train
+from tests import tiny
+run, resume = Path(sys.argv[1]), sys.argv[2] == "resume"
+def report(row):
+    print("epoch" if "loss" in row else "step", row["epoch"], flush=True)
+config = tiny.config(epochs=4, epoch_clips=256)
+model = train(tiny.recordings(run), tiny.LABELS, config, run, resume=resume, report=report)
+model.save_weights(run / "final.weights.h5")
+import numpy as np
+np.savez(run / "final.npz", *model.get_weights())
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_the_middle_of_an_epoch_resumes_to_the_same_weights(tmp_path):
+    def start(run: Path, how: str) -> subprocess.Popen:
+        run.mkdir(exist_ok=True)
+        command = [sys.executable, "-c", KILLED, str(run), how]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+    whole = start(tmp_path / "whole", "new")
+    killed = start(tmp_path / "killed", "new")
+    epochs = steps_after = 0
+    for line in killed.stdout:  # two whole epochs and three steps of the next
+        epochs += line.startswith("epoch")
+        steps_after = steps_after + 1 if epochs == 2 else 0
+        if steps_after == 4:
+            killed.send_signal(signal.SIGKILL)
+            break
+    assert killed.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "final.npz").exists()
+    resumed = start(tmp_path / "killed", "resume")
+    printed = resumed.communicate()[0]
+    whole.communicate()
+    assert (resumed.returncode, whole.returncode) == (0, 0)
+    assert printed.count("epoch") == 2, "the finished epochs are not trained again"
+    results = [np.load(tmp_path / run / "final.npz") for run in ("whole", "killed")]
+    for name in results[0].files:
+        np.testing.assert_array_equal(results[0][name], results[1][name])
+
+
+def test_a_tiny_corpus_is_learned_and_with_shuffled_words_validation_stays_at_chance(tmp_path):
+    config = tiny.config(epochs=8, epoch_clips=256, patience=99)
+    rows: dict[str, list] = {"true": [], "shuffled": []}
+    for name, kept in rows.items():
+        data = tiny.recordings(tmp_path, shuffled=name == "shuffled", n_validation=40)
+        train(data, tiny.LABELS, config, tmp_path / name, report=lambda r, k=kept: k.append(r))
+    learned = [r["val_accuracy"] for r in rows["true"] if "val_accuracy" in r]
+    chance = [r["val_accuracy"] for r in rows["shuffled"] if "val_accuracy" in r]
+    assert learned[-1] > 0.95
+    # silence, a quarter of the clips, is told from tones even then; the rest is three-way chance
+    assert chance[-1] < 0.25 + 0.75 * 0.55
+
+
+def test_an_exploding_gradient_stops_the_run_with_a_sentence(tmp_path):
+    with pytest.raises(ModelError, match=r"gradient exploded in epoch 1, step 1.*--learning-rate"):
+        train(tiny.recordings(tmp_path), tiny.LABELS, tiny.config(explosion=1e-9), tmp_path)
+
+
+def test_the_run_folder_holds_config_history_and_model(tmp_path):
+    train(tiny.recordings(tmp_path), tiny.LABELS, tiny.config(), tmp_path / "run")
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert saved.pop("labels") == ["low", "high", "unknown", "silence"]
+    assert TrainConfig.from_dict(saved) == tiny.config()
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert all(0 < row["gradient_norm"] <= row["gradient_norm_max"] for row in history)
+    found = {path.name for path in (tmp_path / "run").iterdir()}
+    assert found == {"config.json", "history.json", "model.keras", CHECKPOINT}
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    data = tiny.recordings(tmp_path)
+    train(data, tiny.LABELS, tiny.config(epochs=1), tmp_path / "run")
+    with pytest.raises(ModelError, match="another\n? ?config"):
+        train(data, tiny.LABELS, tiny.config(seed=9), tmp_path / "run", resume=True)
+
+
+def test_training_stops_when_validation_no_longer_improves(tmp_path):
+    config = tiny.config(epochs=50, patience=2, learning_rate=0.0)
+    rows: list = []
+    train(tiny.recordings(tmp_path), tiny.LABELS, config, tmp_path, report=rows.append)
+    # without learning the weights stay, but batch normalisation still settles for some epochs
+    assert sum("val_accuracy" in row for row in rows) < 50
+
+
+def test_an_epoch_has_the_shares_that_the_recipe_asks_for(tmp_path):
+    config = tiny.config(epoch_clips=200, unknown_share=0.2, silence_share=0.1)
+    plan = ClipSource(tiny.recordings(tmp_path, n_train=50), tiny.LABELS, config).plan(0)
+    np.testing.assert_array_equal(np.bincount(plan[:, 1]), [70, 70, 40, 20])
+    assert ((plan[:, 0] == -1) == (plan[:, 1] == 3)).all()
+
+
+def test_no_clip_of_a_validation_speaker_is_ever_drawn(tmp_path):
+    data = tiny.recordings(tmp_path)
+    source = ClipSource(data, tiny.LABELS, tiny.config())
+    drawn = np.concatenate([source.plan(epoch)[:, 0] for epoch in range(5)])
+    assert {data.corpus.clips[i].split for i in drawn if i >= 0} == {"train"}
+
+
+def test_a_batch_is_decided_by_seed_and_epoch_alone(tmp_path):
+    data = tiny.recordings(tmp_path)
+    config = tiny.config(augment=AugmentConfig())
+    batches = [list(ClipSource(data, tiny.LABELS, config).batches(e)) for e in (1, 1, 2)]
+    for (x, y), (x2, y2) in zip(batches[0], batches[1], strict=True):
+        np.testing.assert_array_equal(x, x2)
+        np.testing.assert_array_equal(y, y2)
+    assert not np.array_equal(batches[0][0][0], batches[2][0][0])
+
+
+def test_a_word_without_training_clips_is_named(tmp_path):
+    labels = tiny.LabelSet("x", ("low", "missing"))
+    with pytest.raises(ModelError, match="none of missing"):
+        ClipSource(tiny.recordings(tmp_path), labels, tiny.config())
+
+
+def test_prefetch_keeps_order_and_hands_errors_over():
+    assert list(prefetch(range(100), depth=3)) == list(range(100))
+
+    def broken():
+        yield 1
+        raise OSError("disk gone")
+
+    items = prefetch(broken())
+    assert next(items) == 1
+    with pytest.raises(OSError, match="disk gone"):
+        next(items)
+
+
+def test_a_prefetch_that_is_abandoned_ends_its_thread():
+    before = len(os.listdir("/proc/self/task")) if Path("/proc/self/task").exists() else None
+    items = prefetch(range(10**9), depth=2)
+    next(items)
+    items.close()
+    if before is not None:
+        assert len(os.listdir("/proc/self/task")) <= before
