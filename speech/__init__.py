@@ -1,0 +1,52 @@
+"""Recognise spoken commands: MFCC by librosa, a stacked bidirectional LSTM by Keras.
+
+>>> import speech
+>>> recognizer = speech.load("saved_models/commands-8")  # doctest: +SKIP
+>>> recognizer.recognize("yes.wav").label  # doctest: +SKIP
+'yes'
+"""
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from speech.audio import load_audio
+    from speech.errors import AudioError, CorpusError, MicrophoneError, ModelError, SpeechError
+    from speech.features import FeatureConfig, mfcc
+    from speech.recognizer import Prediction, Recognizer, load
+
+__version__ = metadata.version("speech-commands")
+
+# imported when first used: a program that only wants load_audio pays for nothing else
+_HOME = {
+    "load_audio": "audio",
+    "AudioError": "errors",
+    "CorpusError": "errors",
+    "MicrophoneError": "errors",
+    "ModelError": "errors",
+    "SpeechError": "errors",
+    "FeatureConfig": "features",
+    "mfcc": "features",
+    "Prediction": "recognizer",
+    "Recognizer": "recognizer",
+    "load": "recognizer",
+}
+__all__ = [
+    "AudioError",
+    "CorpusError",
+    "FeatureConfig",
+    "MicrophoneError",
+    "ModelError",
+    "Prediction",
+    "Recognizer",
+    "SpeechError",
+    "load",
+    "load_audio",
+    "mfcc",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"speech.{_HOME[name]}"), name)

@@ -1,0 +1,5 @@
+"""``python -m speech`` is ``speech``."""
+
+from speech.cli import main
+
+main()

@@ -1,0 +1,477 @@
+"""The command line: the only place that prints and exits.
+
+Exit codes: 0 done, 1 unexpected, 2 usage, 3 audio, 4 corpus, 5 model, 6 microphone, 130 Ctrl-C.
+Heavy packages are imported by the command that needs them, so that --help answers at once.
+"""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from speech.errors import AudioError, CorpusError, ModelError, SpeechError
+
+if TYPE_CHECKING:
+    from speech.corpus import Corpus, Recordings
+    from speech.features import FeatureConfig
+    from speech.training import TrainConfig
+
+app = typer.Typer(
+    name="speech",
+    help="Train, evaluate and use a recogniser of spoken commands.",
+    epilog="Exit codes: 0 done, 1 unexpected, 2 usage, 3 audio, 4 corpus, 5 model, 6 microphone.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
+
+Data = Annotated[
+    Path, typer.Option("--data", help="Folder of the corpus: one folder of clips a word.")
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="SPEECH_CACHE", show_default="the user's cache folder", help="For decoded clips."
+    ),
+]
+Model = Annotated[Path, typer.Argument(help="Folder of a model, or its file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+DEFAULT_MODEL = Path("saved_models/commands-8")
+DEFAULT_DATA = Path("datasets/speech_commands_v0.02")
+
+
+def main() -> None:
+    """Run the command line; turn every error into one line and an exit code."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")  # accepted behind the command too, where people type it
+    try:
+        app()
+    except SpeechError as error:
+        if debug:
+            raise
+        _fail(str(error), error.exit_code)
+    except Exception as error:
+        if debug:
+            raise
+        _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1)
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Train, evaluate and use a recogniser of spoken commands."""
+
+
+@app.command()
+def prepare(
+    recipe: Annotated[
+        str, typer.Option(help="Corpus to download; recipes lie in datasets/.")
+    ] = "speech_commands_v0.02",
+    folder: Annotated[Path, typer.Option(help="Where corpora are kept.")] = Path("datasets"),
+    data: Annotated[
+        Path | None, typer.Option(help="Use this folder instead of a download.", show_default=False)
+    ] = None,
+    keep_archive: Annotated[bool, typer.Option(help="Keep the archive after unpacking.")] = False,
+    cache: Cache = None,
+) -> None:
+    """Download a corpus, check and unpack it, decode its clips once."""
+    from speech.archive import download, unpack
+    from speech.corpus import recipes
+
+    root = data or folder / recipe
+    if data is None and not root.exists():
+        if recipe not in recipes():
+            raise CorpusError(f"recipe {recipe!r}: expected one of {', '.join(recipes())}")
+        with _progress("Downloading", in_bytes=True) as progress:
+            archive = download(recipes()[recipe].archive, folder, progress)
+        with _progress("Unpacking") as progress:
+            unpack(archive, root, progress)
+        if not keep_archive:
+            archive.unlink()
+    recordings = _decode(root, None, cache)
+    _print_corpus(recordings.corpus)
+    typer.echo(f"Contents: SHA-256 {recordings.digest}")
+    typer.echo(f"Next: speech train --data {shlex.quote(str(root))} --labels commands-8")
+
+
+@app.command()
+def train(
+    data: Data = DEFAULT_DATA,
+    labels: Annotated[
+        str, typer.Option(help="commands-8, commands-12, words-35 or your own: yes,no,stop")
+    ] = "commands-8",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run.", show_default="runs/LABELS-SEED")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run cut short.")] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Start from the config.json of a run.", show_default="the recipe below"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(show_default="1", min=0)] = None,
+    epochs: Annotated[int | None, typer.Option(show_default="70", min=1)] = None,
+    epoch_clips: Annotated[int | None, typer.Option(show_default="16000", min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(show_default="128", min=1)] = None,
+    learning_rate: Annotated[float | None, typer.Option(show_default="0.002")] = None,
+    patience: Annotated[int | None, typer.Option(show_default="30", min=1)] = None,
+    augment: Annotated[bool, typer.Option(help="Vary speed, level, noise, microphone.")] = True,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Also write TensorBoard logs here.", show_default=False)
+    ] = None,
+    cache: Cache = None,
+) -> None:
+    """Train a model; the run's folder is a model's folder when it is done."""
+    # One thread for the network leaves the others to the data, which is faster on two cores
+    # (docs/recipe.md), and keeps sums in one order. TensorFlow reads this when it starts.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, (os.cpu_count() or 2) - 1)))
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from speech import report, training
+    from speech.corpus import LabelSet
+    from speech.recognizer import load
+
+    label_set = LabelSet.parse(labels)
+    given = {
+        "seed": seed,
+        "epochs": epochs,
+        "epoch_clips": epoch_clips,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "patience": patience,
+    }
+    chosen = _train_config(config, given, augment)
+    run = out or Path("runs") / f"{label_set.name.replace(' ', '-')}-{chosen.seed}"
+    if (run / training.MODEL).exists() and not resume:
+        raise ModelError(f"{run}: expected a new folder, got a model; use --resume, another --out")
+    recordings = _decode(data, chosen.features, cache)
+    command = shlex.join(["speech", *sys.argv[1:]])
+    with _training_progress(chosen.epochs) as tell:
+        training.train(
+            recordings,
+            label_set,
+            chosen,
+            run,
+            resume=resume,
+            report=tell,
+            tensorboard=tensorboard,
+            command=command,
+        )
+    metrics = report.evaluate(load(run), recordings, run)
+    typer.echo(_summary(metrics.accuracy, metrics.accuracy_low, metrics.accuracy_high, run))
+
+
+@app.command()
+def evaluate(
+    model: Model = DEFAULT_MODEL,
+    data: Data = DEFAULT_DATA,
+    split: Annotated[str, typer.Option(help="validation or test")] = "validation",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for figures and report.", show_default="the model's folder"),
+    ] = None,
+    cache: Cache = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model on speakers it was not trained on; write figures, pictures and a report."""
+    from speech import report
+    from speech.recognizer import load
+
+    if split not in ("validation", "test"):
+        raise typer.BadParameter(f"expected validation or test, got {split!r}")
+    recognizer = load(model)
+    recordings = _decode(data, recognizer.features, cache)
+    target = out or (model if model.is_dir() else model.parent)
+    metrics = report.evaluate(recognizer, recordings, target, split)  # type: ignore[arg-type]
+    if as_json:
+        typer.echo(json.dumps(metrics.to_dict()))
+        return
+    table = _table("Label", "Clips", "Precision", "Recall", "F1")
+    for row in zip(
+        metrics.labels, metrics.support, metrics.precision, metrics.recall, metrics.f1, strict=True
+    ):
+        table.add_row(row[0], str(row[1]), *(f"{share:.3f}" for share in row[2:]))
+    _console().print(table)
+    typer.echo(_summary(metrics.accuracy, metrics.accuracy_low, metrics.accuracy_high, target))
+
+
+@app.command()
+def recognize(
+    sources: Annotated[list[Path], typer.Argument(help="Audio files, or folders of them.")],
+    model: Annotated[Path, typer.Option(help="Folder of a model, or its file.")] = DEFAULT_MODEL,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """Say which word each recording holds (of a long one: its loudest second)."""
+    from speech.recognizer import load
+
+    recognizer = load(model)
+    table = _table("File", "Label", "Probability")
+    failed = False
+    for path in _audio_files(sources):
+        try:
+            heard = recognizer.recognize(path)
+        except AudioError as error:
+            failed = True
+            typer.echo(f"speech: {error}", err=True)
+            continue
+        if as_json:
+            typer.echo(json.dumps({"file": str(path), **dataclasses.asdict(heard)}))
+        else:
+            table.add_row(str(path), heard.label, f"{heard.probability:.3f}")
+    if table.row_count:
+        _console().print(table)
+    if failed:
+        raise typer.Exit(AudioError.exit_code)
+
+
+@app.command()
+def info(model: Model = DEFAULT_MODEL, as_json: AsJson = False) -> None:
+    """Show what a model knows of itself: labels, features, where it comes from."""
+    from speech.recognizer import load
+
+    recognizer = load(model)
+    known = {
+        "name": recognizer.name,
+        "labels": list(recognizer.labels),
+        "features": recognizer.features.to_dict(),
+        "provenance": recognizer.provenance,
+    }
+    if as_json:
+        typer.echo(json.dumps(known))
+        return
+    table = _table("Field", "Value")
+    for field, value in _flatten(known):
+        table.add_row(field, value)
+    _console().print(table)
+
+
+@app.command()
+def doctor(
+    model: Annotated[Path, typer.Option(help="Model to check.")] = DEFAULT_MODEL,
+    as_json: AsJson = False,
+) -> None:
+    """Report versions, audio devices, GPU and model, and what to do about what is missing."""
+    rows = [*_versions(), _sound(), _gpu(), _model_state(model)]
+    if as_json:
+        typer.echo(
+            json.dumps([dict(zip(("what", "found", "advice"), r, strict=True)) for r in rows])
+        )
+        return
+    table = _table("What", "Found", "What to do")
+    for row in rows:
+        table.add_row(*row)
+    _console().print(table)
+
+
+# --- what the commands share --------------------------------------------------------------------
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"speech: {message}", err=True)
+    raise SystemExit(code)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    # in a pipe or a file a table must not be cut to 80 columns
+    return Console() if sys.stdout.isatty() else Console(width=200)
+
+
+def _table(*columns: str) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    return Table(*columns, box=box.SIMPLE_HEAD)
+
+
+def _summary(accuracy: float, low: float, high: float, folder: Path) -> str:
+    return f"Accuracy {accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}); report: {folder}/README.md"
+
+
+def _decode(root: Path, features: "FeatureConfig | None", cache: Path | None) -> "Recordings":
+    from speech.corpus import decode, scan
+    from speech.features import FeatureConfig
+
+    corpus = scan(root)
+    if corpus.disagreements:
+        typer.echo(
+            f"speech: {len(corpus.disagreements)} clips whose list and speaker hash name different "
+            f"splits, for example {corpus.disagreements[0]}; they train only where both say so",
+            err=True,
+        )
+    with _progress("Decoding") as progress:
+        return decode(corpus, features or FeatureConfig(), cache, progress)
+
+
+def _print_corpus(corpus: "Corpus") -> None:
+    table = _table("Word", "Train", "Validation", "Test")
+    for word in corpus.words():
+        splits = [clip.split for clip in corpus.clips if clip.word == word]
+        counts = (splits.count(s) for s in ("train", "validation", "test"))
+        table.add_row(word, *map(str, counts))
+    _console().print(table)
+
+
+def _train_config(path: Path | None, given: Mapping[str, Any], augment: bool) -> "TrainConfig":
+    from speech.augment import AugmentConfig
+    from speech.training import TrainConfig
+
+    chosen = TrainConfig()
+    if path is not None:
+        try:
+            fields = json.loads(path.read_text("utf-8"))
+            fields.pop("labels", None)
+            chosen = TrainConfig.from_dict(fields)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise ModelError(f"{path}: expected the config.json of a run, got: {error}") from error
+    changes = {name: value for name, value in given.items() if value is not None}
+    if not augment:
+        changes["augment"] = AugmentConfig.none()
+    return dataclasses.replace(chosen, **changes)
+
+
+@contextlib.contextmanager
+def _progress(what: str, *, in_bytes: bool = False) -> Iterator[Any]:
+    """A bar on a terminal, nothing elsewhere; yields a function of (done, total)."""
+    from rich import progress as bars
+    from rich.console import Console
+
+    count = (bars.DownloadColumn(), bars.TransferSpeedColumn()) if in_bytes else ()
+    columns = (bars.TextColumn(what), bars.BarColumn(), *count, bars.TimeRemainingColumn())
+    console = Console(stderr=True)
+    with bars.Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+@contextlib.contextmanager
+def _training_progress(epochs: int) -> Iterator[Any]:
+    """A bar with the time left on a terminal, and a line an epoch everywhere."""
+    from rich import progress as bars
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    columns = (
+        bars.TextColumn("Epoch {task.fields[epoch]}"),
+        bars.BarColumn(),
+        bars.TimeElapsedColumn(),
+        bars.TextColumn("left"),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("train", total=None, epoch=1)
+
+        def tell(row: Mapping[str, Any]) -> None:
+            if "step" in row:
+                done = row["epoch"] * row["steps"] + row["step"]
+                bar.update(
+                    task, completed=done, total=epochs * row["steps"], epoch=row["epoch"] + 1
+                )
+            else:
+                console.print(
+                    f"epoch {row['epoch']:3d}  loss {row['loss']:.3f}  val {row['val_accuracy']:.4f}"
+                    f"  gradient {row['gradient_norm']:.2f}  {row['clips_per_second']:.0f} clips/s",
+                    highlight=False,
+                )
+
+        yield tell
+
+
+def _audio_files(sources: list[Path]) -> Iterator[Path]:
+    from speech.audio import SUFFIXES
+
+    for source in sources:
+        if source.is_dir():
+            found = [p for p in sorted(source.rglob("*")) if p.suffix.lower() in SUFFIXES]
+            if not found:
+                raise AudioError(
+                    f"{source}: expected audio files ({', '.join(SUFFIXES)}), got none"
+                )
+            yield from found
+        else:
+            yield source
+
+
+def _flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            yield f"{prefix}{name}", ", ".join(map(str, value))
+        else:
+            yield f"{prefix}{name}", str(value)
+
+
+# --- the doctor ---------------------------------------------------------------------------------
+
+
+def _versions() -> Iterator[tuple[str, str, str]]:
+    yield "Python", platform.python_version(), ""
+    wanted = {
+        "numpy": "",
+        "librosa": "",
+        "soundfile": "",
+        "keras": "train",
+        "tensorflow": "train",
+        "gradio": "app",
+        "sounddevice": "mic",
+    }
+    for package, extra in wanted.items():
+        for name in (package, f"{package}-cpu"):
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                yield package, importlib.metadata.version(name), ""
+                break
+        else:
+            yield package, "not installed", f"pip install 'speech-commands[{extra}]'"
+
+
+def _sound() -> tuple[str, str, str]:
+    try:
+        import sounddevice
+    except ImportError:
+        return "Microphones", "unknown", "pip install 'speech-commands[mic]'"
+    except OSError:
+        advice = "install it: apt-get install libportaudio2, or brew install portaudio"
+        return "PortAudio", "not found", advice
+    inputs = [d["name"] for d in sounddevice.query_devices() if d["max_input_channels"] > 0]
+    if not inputs:
+        advice = "plug in a microphone, or start the sound server"
+        return "Microphones", "none", advice
+    return "Microphones", ", ".join(inputs), ""
+
+
+def _gpu() -> tuple[str, str, str]:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        import tensorflow
+    except ImportError:
+        return (
+            "GPU",
+            "unknown",
+            "TensorFlow is needed to train: pip install 'speech-commands[train]'",
+        )
+    names = [device.name for device in tensorflow.config.list_physical_devices("GPU")]
+    if names:
+        return "GPU", ", ".join(names), ""
+    return "GPU", "none", "not needed; to train on an NVIDIA card: 'speech-commands[train-cuda]'"
+
+
+def _model_state(path: Path) -> tuple[str, str, str]:
+    from speech.recognizer import load
+
+    try:
+        recognizer = load(path)
+    except SpeechError as error:
+        return f"Model {path}", "cannot be used", str(error)
+    return f"Model {path}", f"{len(recognizer.labels)} labels", ""
