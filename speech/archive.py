@@ -100,7 +100,7 @@ def _fetch_rest(archive: Archive, part: Path, have: int, progress: Progress) -> 
         total = done + int(length) if length else 0
         _check_size(archive, total)
         with part.open("ab" if resumed else "wb") as file:
-            while block := response.read(2**18):
+            while block := response.read1(2**18):  # read() would lose what came before a break
                 done += len(block)
                 _check_size(archive, done, at_least=True)
                 file.write(block)

@@ -28,8 +28,8 @@ MAX_PEAK = 4.0
 _BLOCK_FRAMES = 65_536
 _JUST_BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
 _TRUNCATED = re.compile(r"\bdata : (\d+) \(should be (\d+)\)")
-# Encoders that cannot seek back leave 0, or about as much as fits: arecord 0x7FFFFF00, sox
-# 0x7FFFF000, ffmpeg 0xFFFFFFFF.
+# An encoder that cannot seek back promises about as much as the field holds: arecord 0x7FFFFF00,
+# sox 0x7FFFF000, ffmpeg 0xFFFFFFFF.
 _STREAMED_BYTES = 0x7FFF0000
 _UNKNOWN_FRAMES = 2**63 - 1  # what libsndfile says of a FLAC that was streamed
 _MPEG_TAG_PLACES = (36, 21, 13)  # from the first frame to its Xing tag, by version and channels
@@ -108,7 +108,8 @@ def scale_to_float(samples: npt.NDArray[Any]) -> Waveform:
         return (samples / full_scale).astype(np.float32)
     if samples.dtype not in (np.float32, np.float64):
         raise AudioError(
-            f"expected int8, int16, int32, float32 or float64 samples, got {samples.dtype}"
+            f"expected int8, int16, int32, float32 or float64 samples, got {samples.dtype}; "
+            "convert them with astype"
         )
     peak = float(np.max(np.abs(samples))) if samples.size else 0.0
     if not np.isfinite(peak):
@@ -128,22 +129,28 @@ def check_rate(rate: Any, name: str = "audio") -> int:
     except (TypeError, ValueError, OverflowError):
         whole = -1
     if whole != rate or not MIN_RATE <= whole <= MAX_RATE:
-        raise AudioError(f"{name}: expected a rate of {MIN_RATE} to {MAX_RATE} Hz, got {rate}")
+        raise AudioError(
+            f"{name}: expected a rate of {MIN_RATE} to {MAX_RATE} Hz, got {rate}; "
+            "record it again, or resample it: ffmpeg -i INPUT -ar 16000 output.wav"
+        )
     return whole
 
 
 def _check_channels(channels: int, name: str) -> None:
     if not 1 <= channels <= MAX_CHANNELS:
         raise AudioError(
-            f"{name}: expected 1 to {MAX_CHANNELS} channels, got {channels}"
-            + ("; arrays are (samples, channels)" if name == "the array" else "")
+            f"{name}: expected 1 to {MAX_CHANNELS} channels, got {channels}; "
+            + ("arrays are (samples, channels)" if name == "the array" else "choose some of them")
         )
 
 
 def _mix_array(samples: npt.NDArray[Any], rate: int, max_seconds: float) -> tuple[Waveform, int]:
     samples = np.asarray(samples)
     if samples.ndim not in (1, 2):
-        raise AudioError(f"expected samples (n,) or (n, channels), got shape {samples.shape}")
+        raise AudioError(
+            f"expected samples (n,) or (n, channels), got shape {samples.shape}; "
+            "the pair is (samples, rate)"
+        )
     frames = samples.reshape(len(samples), -1) if samples.size else samples.reshape(0, 1)
     _check_channels(frames.shape[1], "the array")
     rate = check_rate(rate, "the array")
@@ -164,11 +171,14 @@ def _opened(
         try:
             if not path.is_file():
                 what = "a folder" if path.is_dir() else "nothing of that kind there"
-                raise AudioError(f"{path}: expected an audio file ({FORMATS}), got {what}")
+                raise AudioError(
+                    f"{path}: expected an audio file ({FORMATS}), got {what}; check the path"
+                )
             handle = path.open("rb")
         except OSError as error:
             raise AudioError(
-                f"{path}: expected an audio file ({FORMATS}) that can be read, got: {error}"
+                f"{path}: expected an audio file ({FORMATS}) that can be read, got the error "
+                f"{error.strerror!r}; check the path and its permissions"
             ) from error
         with handle:
             yield handle, str(path)
@@ -195,7 +205,9 @@ class _Reader(soundfile.SoundFile):  # type: ignore[misc]
 
 def _mix_file(handle: BinaryIO, name: str, max_seconds: float) -> tuple[Waveform, int]:
     if not handle.seek(0, io.SEEK_END):
-        raise AudioError(f"{name}: expected an audio file ({FORMATS}), got an empty file")
+        raise AudioError(
+            f"{name}: expected an audio file ({FORMATS}), got an empty file; record it again"
+        )
     handle.seek(0)
     try:
         file = _Reader(handle)

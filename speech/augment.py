@@ -37,6 +37,10 @@ class AugmentConfig:
         time_mask_seconds: Longest of them.
         coefficient_masks: Number of masked spans of coefficients.
         coefficient_mask: Longest of them.
+
+    Raises:
+        ValueError: A negative or infinite number, a range whose end lies below its start, a speed
+            or a probability that is none, or an RMS of zero, which has no logarithm.
     """
 
     speed: float = 0.15
@@ -53,6 +57,20 @@ class AugmentConfig:
     coefficient_masks: int = 1
     coefficient_mask: int = 4
 
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            low, high = value if isinstance(value, tuple) else (0, value)
+            if field.name.endswith("_rms") and not low > 0:
+                raise ValueError(f"{field.name}={value} must begin above 0")
+            if not -1e6 < low <= high < 1e6:
+                raise ValueError(f"{field.name}={value} must be a range from low to high, or >= 0")
+        if not (self.speed < 1 and max(self.noise_probability, self.floor_probability) <= 1):
+            raise ValueError(
+                f"speed={self.speed} < 1, noise_probability={self.noise_probability} <= 1 and "
+                f"floor_probability={self.floor_probability} <= 1 must hold"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as a JSON-able dict."""
         return dataclasses.asdict(self)
@@ -61,7 +79,9 @@ class AugmentConfig:
     def from_dict(cls, fields: Mapping[str, Any]) -> "AugmentConfig":
         """The inverse of ``to_dict``; ValueError names unknown and missing fields."""
         known = check_fields(cls, fields)
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
+        for name, value in known.items():
+            known[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**known)
 
     @classmethod
     def none(cls) -> "AugmentConfig":
@@ -99,7 +119,8 @@ class Augmenter:
             for n in noise
             if len(n) >= features.n_samples
         ]
-        made = [_synthetic_background(features.sample_rate, rng) for _ in range(16)]
+        length = max(10 * features.sample_rate, features.n_samples)
+        made = [_synthetic_background(length, features.sample_rate, rng) for _ in range(16)]
         self._noise = [(n / max(float(np.sqrt(np.mean(n**2))), 1e-6)) for n in recorded + made]
         # recordings are worth more than synthesis: as often, though they are fewer
         shares = [1 / max(1, len(recorded))] * len(recorded) + [1 / len(made)] * len(made)
@@ -176,8 +197,8 @@ class Augmenter:
 
 
 def _rms(clips: Batch) -> Batch:
-    squares = np.einsum("ij,ij->i", clips, clips)[:, np.newaxis]
-    return np.sqrt(squares / np.float32(clips.shape[1])).astype(np.float32, copy=False)
+    rms: Batch = np.sqrt(np.mean(np.square(clips), axis=1, keepdims=True))
+    return rms
 
 
 def _log_uniform(
@@ -199,9 +220,8 @@ def _spans(
     return masked
 
 
-def _synthetic_background(sample_rate: int, rng: np.random.Generator) -> Batch:
-    """Ten seconds of noise with a random spectral slope, some bumps, and sometimes mains hum."""
-    n = 10 * sample_rate
+def _synthetic_background(n: int, sample_rate: int, rng: np.random.Generator) -> Batch:
+    """Noise (n,) with a random spectral slope, some bumps, and sometimes mains hum."""
     frequency = np.fft.rfftfreq(n, 1 / sample_rate)
     octaves = np.log2(np.maximum(frequency, 20) / 1000)
     decibels = rng.uniform(-9, 3) * octaves

@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias
@@ -28,7 +28,7 @@ UNKNOWN, SILENCE = "unknown", "silence"
 UNKNOWN_FOLDER, NOISE_FOLDER = "_unknown_", "_background_noise_"
 EVALUATION_NOISE = 0.2  # the end of each noise file, never trained on
 _LISTS: dict[str, Split] = {"validation_list.txt": "validation", "testing_list.txt": "test"}
-_MAX_NOISE_SECONDS = 600.0
+_MAX_SECONDS = 600.0
 
 
 # --- recipes and label sets ---------------------------------------------------------------------
@@ -69,7 +69,8 @@ class LabelSet:
         if len(words) < 2 or len(set(words)) < len(words) or {UNKNOWN, SILENCE} & set(words):
             raise CorpusError(
                 f"labels {text!r}: expected one of {', '.join(sorted(known))} or at least two "
-                "different words separated by commas (unknown and silence are added)"
+                f"different words separated by commas, got {', '.join(words) or 'none'}; "
+                "unknown and silence are added to them"
             )
         return cls("own words", words)
 
@@ -160,7 +161,10 @@ def scan(root: Path) -> Corpus:
         CorpusError: No such folder, or no clips in it.
     """
     if not root.is_dir():
-        raise CorpusError(f"{root}: expected the folder of a corpus; see: speech prepare --help")
+        raise CorpusError(
+            f"{root}: expected the folder of a corpus, got "
+            f"{'a file' if root.exists() else 'nothing'}; see: speech prepare --help"
+        )
     listed = {
         PurePosixPath(line.strip()).with_suffix("").as_posix(): split
         for name, split in _LISTS.items()
@@ -184,7 +188,8 @@ def scan(root: Path) -> Corpus:
             clips.append(Clip(path, folder.name, split))
     if not clips:
         raise CorpusError(
-            f"{root}: expected folders of recordings, one a word ({', '.join(SUFFIXES)}), got none"
+            f"{root}: expected folders of recordings, one a word ({', '.join(SUFFIXES)}), "
+            "got none; choose the folder that holds the folders of the words"
         )
     noise = root / NOISE_FOLDER
     files = [f"{NOISE_FOLDER}/{name}" for name in _audio_files(noise)] if noise.is_dir() else []
@@ -304,8 +309,11 @@ def decode(
             part = Path(scratch) / "part"
             part.mkdir()
             _decode_into(part, corpus, config, progress)
-            if not folder.exists():  # another process may have been faster
+            try:
                 part.rename(folder)
+            except OSError:
+                if not folder.exists():  # else another process was faster
+                    raise
     noise = [np.load(folder / f"noise-{i}.npy", mmap_mode="r") for i in range(len(corpus.noise))]
     samples = np.load(folder / "clips.npy", mmap_mode="r")
     digest = json.loads((folder / "digest.json").read_text())["sha256"]
@@ -313,41 +321,76 @@ def decode(
 
 
 def _decode_into(part: Path, corpus: Corpus, config: FeatureConfig, progress: Progress) -> None:
-    def read(path: str, seconds: float) -> tuple[str, npt.NDArray[np.float32]]:
-        try:
-            content = (corpus.root / path).read_bytes()
-            waveform = load_audio(content, config.sample_rate, max_seconds=seconds)
-        except (AudioError, OSError) as error:
-            raise CorpusError(
-                f"{corpus.root / path}: expected a recording, got: {error}; "
-                "remove or replace this file"
-            ) from error
-        return hashlib.sha256(content).hexdigest(), waveform
-
     shape = (len(corpus.clips), config.n_samples)
     rows = np.lib.format.open_memmap(part / "clips.npy", "w+", np.int16, shape)
     digest = hashlib.sha256()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        paths = [clip.path for clip in corpus.clips]
-        for index, (content, waveform) in enumerate(_in_order(pool, read, paths, 60.0)):
-            rows[index] = to_int16(fit_length(waveform, config.n_samples))
-            digest.update(f"{paths[index]}\0{content}\n".encode())
-            progress(index + 1, len(paths))
-        decoded = _in_order(pool, read, corpus.noise, _MAX_NOISE_SECONDS)
-        for index, (content, waveform) in enumerate(decoded):
-            np.save(part / f"noise-{index}.npy", to_int16(waveform))
-            digest.update(f"{corpus.noise[index]}\0{content}\n".encode())
+    paths = [clip.path for clip in corpus.clips]
+    for index, waveform in enumerate(_read_all(corpus.root, paths, config, digest)):
+        rows[index] = to_int16(fit_length(waveform, config.n_samples))
+        progress(index + 1, len(paths))
+    for index, waveform in enumerate(_read_all(corpus.root, corpus.noise, config, digest)):
+        np.save(part / f"noise-{index}.npy", to_int16(waveform))
     rows.flush()
     (part / "digest.json").write_text(json.dumps({"sha256": digest.hexdigest()}))
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, read: Callable[..., Any], paths: Sequence[str], seconds: float
-) -> Iterator[Any]:
-    # submitted piece by piece: 105,829 results at once would not fit into memory
-    for start in range(0, len(paths), 512):
-        piece = paths[start : start + 512]
-        yield from pool.map(read, piece, [seconds] * len(piece))
+def _read_all(
+    root: Path, paths: Sequence[str], config: FeatureConfig, digest: Any
+) -> Iterator[npt.NDArray[np.float32]]:
+    """The waveforms in order, decoded by all cores; names and contents go into the digest."""
+
+    def read(path: str) -> tuple[str, npt.NDArray[np.float32]]:
+        try:
+            content = (root / path).read_bytes()
+            waveform = load_audio(content, config.sample_rate, max_seconds=_MAX_SECONDS)
+        except (AudioError, OSError) as error:
+            raise CorpusError(
+                f"{root / path}: expected a recording, got: {error}; remove or replace this file"
+            ) from error
+        return hashlib.sha256(content).hexdigest(), waveform
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        # submitted piece by piece: 105,829 results at once would not fit into memory
+        for start in range(0, len(paths), 512):
+            piece = paths[start : start + 512]
+            for path, (content, waveform) in zip(piece, pool.map(read, piece), strict=True):
+                digest.update(f"{path}\0{content}\n".encode())
+                yield waveform
+
+
+@dataclasses.dataclass(frozen=True)
+class ContinuousSpeech:
+    """Speech in which none of the words is said: the unknown of a live microphone.
+
+    Attributes:
+        samples: int16 (n,), all recordings one after the other.
+        digest: SHA-256 over the names and contents of all files.
+        names: The folders, as given.
+    """
+
+    samples: npt.NDArray[np.int16]
+    digest: str
+    names: tuple[str, ...]
+
+
+def read_speech(folders: Sequence[Path], config: FeatureConfig) -> ContinuousSpeech:
+    """Read all recordings below some folders, in any layout.
+
+    Raises:
+        CorpusError: A folder without recordings, or one that cannot be decoded.
+    """
+    digest = hashlib.sha256()
+    waveforms: list[npt.NDArray[np.int16]] = []
+    for folder in folders:
+        found = [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*"))]
+        paths = [p for p in found if p.lower().endswith(SUFFIXES)]
+        if not paths:
+            raise CorpusError(f"{folder}: expected recordings of speech, got none; check the path")
+        waveforms += [to_int16(w) for w in _read_all(folder, paths, config, digest)]
+    samples = np.concatenate(waveforms)
+    if len(samples) <= config.n_samples:
+        raise CorpusError("expected more than one clip of continuous speech, got less; add some")
+    return ContinuousSpeech(samples, digest.hexdigest(), tuple(map(str, folders)))
 
 
 # --- what is evaluated --------------------------------------------------------------------------
@@ -386,7 +429,10 @@ def evaluation_set(
     per_word = [indices.get(word, np.zeros(0, int)) for word in labels.words]
     n_extra = round(sum(map(len, per_word)) / max(1, len(per_word)))
     if not n_extra:
-        raise CorpusError(f"{recordings.corpus.root}: no {split} clip of {labels.name}")
+        raise CorpusError(
+            f"{recordings.corpus.root}: expected {split} clips of {', '.join(labels.words)}, "
+            "got none; choose other labels or another corpus"
+        )
     groups = list(per_word)
     if labels.unknown:
         others = [index for word, index in indices.items() if word not in labels.words]
@@ -431,7 +477,7 @@ def _silence_crops(
         crop = fit_length(to_float(part[start : start + n_samples]), n_samples)
         wanted = 10 ** rng.uniform(-3, np.log10(0.33))
         gain = wanted / max(float(np.sqrt(np.mean(crop**2))), 1e-6)
-        offset = len(recordings.noise[which]) - len(part) + start
+        offset = start if split == "train" else start + len(recordings.noise[which]) - len(part)
         name = f"{recordings.corpus.noise[which]}@{offset}*{gain:.4g}"
         crops.append((name, np.clip(crop * np.float32(gain), -1, 1)))
     return crops
