@@ -6,10 +6,8 @@ Heavy packages are imported by the command that needs them, so that --help answe
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import json
 import os
-import platform
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -111,6 +109,13 @@ def train(
     labels: Annotated[
         str, typer.Option(help="commands-8, commands-12, words-35 or your own: yes,no,stop")
     ] = "commands-8",
+    speech: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of speech without these words, for unknown; may be given repeatedly.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run.", show_default="runs/LABELS-SEED")
     ] = None,
@@ -138,7 +143,7 @@ def train(
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from speech import report, training
-    from speech.corpus import LabelSet
+    from speech.corpus import LabelSet, read_speech
     from speech.recognizer import load
 
     label_set = LabelSet.parse(labels)
@@ -162,6 +167,7 @@ def train(
             label_set,
             chosen,
             run,
+            speech=read_speech(speech, chosen.features) if speech else None,
             resume=resume,
             report=tell,
             tensorboard=tensorboard,
@@ -180,6 +186,9 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder for figures and report.", show_default="the model's folder"),
     ] = None,
+    robustness: Annotated[
+        bool, typer.Option("--robustness", help="Also in noise, other levels, empty rooms ...")
+    ] = False,
     cache: Cache = None,
     as_json: AsJson = False,
 ) -> None:
@@ -192,7 +201,13 @@ def evaluate(
     recognizer = load(model)
     recordings = _decode(data, recognizer.features, cache)
     target = out or (model if model.is_dir() else model.parent)
-    metrics = report.evaluate(recognizer, recordings, target, split)  # type: ignore[arg-type]
+    metrics = report.evaluate(
+        recognizer,
+        recordings,
+        target,
+        "test" if split == "test" else "validation",
+        robustness=robustness,
+    )
     if as_json:
         typer.echo(json.dumps(metrics.to_dict()))
         return
@@ -261,15 +276,15 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Report versions, audio devices, GPU and model, and what to do about what is missing."""
-    rows = [*_versions(), _sound(), _gpu(), _model_state(model)]
+    from speech.doctor import examine
+
+    findings = examine(model)
     if as_json:
-        typer.echo(
-            json.dumps([dict(zip(("what", "found", "advice"), r, strict=True)) for r in rows])
-        )
+        typer.echo(json.dumps([finding._asdict() for finding in findings]))
         return
     table = _table("What", "Found", "What to do")
-    for row in rows:
-        table.add_row(*row)
+    for finding in findings:
+        table.add_row(*finding)
     _console().print(table)
 
 
@@ -296,7 +311,8 @@ def _table(*columns: str) -> Any:
 
 
 def _summary(accuracy: float, low: float, high: float, folder: Path) -> str:
-    return f"Accuracy {accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}); report: {folder}/README.md"
+    interval = f"95 % interval {low:.2%} to {high:.2%}"
+    return f"Accuracy {accuracy:.2%} ({interval}); report: {folder / 'README.md'}"
 
 
 def _decode(root: Path, features: "FeatureConfig | None", cache: Path | None) -> "Recordings":
@@ -380,7 +396,8 @@ def _training_progress(epochs: int) -> Iterator[Any]:
                 )
             else:
                 console.print(
-                    f"epoch {row['epoch']:3d}  loss {row['loss']:.3f}  val {row['val_accuracy']:.4f}"
+                    f"epoch {row['epoch']:3d}  loss {row['loss']:.3f}"
+                    f"  validation {row['val_accuracy']:.4f}"
                     f"  gradient {row['gradient_norm']:.2f}  {row['clips_per_second']:.0f} clips/s",
                     highlight=False,
                 )
@@ -411,67 +428,3 @@ def _flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{name}", ", ".join(map(str, value))
         else:
             yield f"{prefix}{name}", str(value)
-
-
-# --- the doctor ---------------------------------------------------------------------------------
-
-
-def _versions() -> Iterator[tuple[str, str, str]]:
-    yield "Python", platform.python_version(), ""
-    wanted = {
-        "numpy": "",
-        "librosa": "",
-        "soundfile": "",
-        "keras": "train",
-        "tensorflow": "train",
-        "gradio": "app",
-        "sounddevice": "mic",
-    }
-    for package, extra in wanted.items():
-        for name in (package, f"{package}-cpu"):
-            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-                yield package, importlib.metadata.version(name), ""
-                break
-        else:
-            yield package, "not installed", f"pip install 'speech-commands[{extra}]'"
-
-
-def _sound() -> tuple[str, str, str]:
-    try:
-        import sounddevice
-    except ImportError:
-        return "Microphones", "unknown", "pip install 'speech-commands[mic]'"
-    except OSError:
-        advice = "install it: apt-get install libportaudio2, or brew install portaudio"
-        return "PortAudio", "not found", advice
-    inputs = [d["name"] for d in sounddevice.query_devices() if d["max_input_channels"] > 0]
-    if not inputs:
-        advice = "plug in a microphone, or start the sound server"
-        return "Microphones", "none", advice
-    return "Microphones", ", ".join(inputs), ""
-
-
-def _gpu() -> tuple[str, str, str]:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        import tensorflow
-    except ImportError:
-        return (
-            "GPU",
-            "unknown",
-            "TensorFlow is needed to train: pip install 'speech-commands[train]'",
-        )
-    names = [device.name for device in tensorflow.config.list_physical_devices("GPU")]
-    if names:
-        return "GPU", ", ".join(names), ""
-    return "GPU", "none", "not needed; to train on an NVIDIA card: 'speech-commands[train-cuda]'"
-
-
-def _model_state(path: Path) -> tuple[str, str, str]:
-    from speech.recognizer import load
-
-    try:
-        recognizer = load(path)
-    except SpeechError as error:
-        return f"Model {path}", "cannot be used", str(error)
-    return f"Model {path}", f"{len(recognizer.labels)} labels", ""

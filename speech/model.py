@@ -43,7 +43,7 @@ class Architecture:
         object.__setattr__(self, "conv_filters", tuple(self.conv_filters))
         sizes = (*self.conv_filters, self.lstm_units)
         # the caps keep a tampered file from asking for a terabyte
-        if not all(isinstance(n, int) and 1 <= n <= 1024 for n in sizes):
+        if any(n not in range(1, 1025) for n in sizes):
             raise ValueError(f"filters and units must be integers in [1, 1024], got {sizes}")
         if not (1 <= self.lstm_layers <= 8 and len(self.conv_filters) <= 4):
             raise ValueError(

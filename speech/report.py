@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from speech.evaluation import (
 )
 from speech.files import write_json, write_text
 from speech.recognizer import Recognizer
+from speech.robustness import Condition, Room, conditions, rooms
 
+HISTORY = "history.json"
 LIMITS = """## What it cannot do
 
 - It knows one second of audio at a time and answers with one of its labels, always; `unknown`
@@ -38,15 +40,21 @@ The weights are MIT, as the code is. The recordings they were trained on are fro
 
 
 def evaluate(
-    recognizer: Recognizer, recordings: Recordings, out: Path, split: Split = "validation"
+    recognizer: Recognizer,
+    recordings: Recordings,
+    out: Path,
+    split: Split = "validation",
+    *,
+    robustness: bool = False,
 ) -> ClipMetrics:
     """Measure a model on the fixed list of clips of a split and write its page.
 
     Args:
         recognizer: The model.
         recordings: The decoded corpus.
-        out: Receives ``metrics.json``, ``clips.csv`` (the list), four PNGs and ``README.md``.
+        out: Receives ``metrics.json``, ``clips.csv`` (the list), PNGs and ``README.md``.
         split: Whose clips.
+        robustness: Also measure the clips in worse conditions and rooms with nobody in them.
 
     Returns:
         The figures, which are those in ``metrics.json``.
@@ -63,8 +71,9 @@ def evaluate(
     ece = expected_calibration_error(probabilities[reported], clips.truth[reported])
     out.mkdir(parents=True, exist_ok=True)
     _write_clips(out / "clips.csv", clips, recognizer.labels)
-    facts = _facts(recognizer, recordings, split) | {
-        "Calibration error on the half of the speakers that did not set the temperature": f"{ece:.3f}"
+    facts = _facts(recognizer, recordings, split, out / HISTORY) | {
+        "Calibration error": f"{ece:.3f} on the half of the speakers that did not set the "
+        "temperature",
     }
     content = {
         "model": recognizer.name,
@@ -75,11 +84,50 @@ def evaluate(
         **metrics.to_dict(),
         "wrong": [vars(clip) for clip in wrong],
     }
+    sections = [LIMITS, LICENCE]
+    if robustness:
+        worse = list(conditions(recognizer, recordings, clips))
+        empty = list(rooms(recognizer))
+        content["conditions"] = [vars(condition) for condition in worse]
+        content["rooms"] = [vars(room) for room in empty]
+        sections.insert(0, _robustness_section(worse, empty))
     write_json(out / "metrics.json", content)
     pictures = _pictures(metrics, out)
     page = markdown_report(metrics, wrong, recognizer.name, facts, pictures)
-    write_text(out / "README.md", f"{page}\n{LIMITS}\n{LICENCE}")
+    write_text(out / "README.md", "\n".join([page, *sections]))
     return metrics
+
+
+def _robustness_section(worse: Sequence[Condition], empty: Sequence[Room]) -> str:
+    lines = [
+        "## In worse conditions",
+        "",
+        "The same clips, changed; the noise is the part of the corpus's noise files that never "
+        "trains.",
+        "",
+        "| Condition | Accuracy | 95 % interval | Worst label |",
+        "| --- | ---: | --- | --- |",
+    ]
+    for c in worse:
+        label, recall = min(c.recall.items(), key=lambda item: item[1])
+        lines.append(
+            f"| {c.name} | {c.accuracy:.2%} | {c.low:.2%} to {c.high:.2%} "
+            f"| `{label}`, recall {recall:.1%} |"
+        )
+    lines += [
+        "",
+        "## Rooms with nobody in them",
+        "",
+        "Synthesised backgrounds, each through four microphone responses, called a command.",
+        "",
+        "| Background | RMS | Clips | Called a command | 95 % interval up to |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    lines += [
+        f"| {r.name} | {r.rms:g} | {r.n} | {r.false_commands / r.n:.1%} | {r.high:.1%} |"
+        for r in empty
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _label_set(recognizer: Recognizer) -> LabelSet:
@@ -98,24 +146,43 @@ def _label_set(recognizer: Recognizer) -> LabelSet:
     return labels
 
 
-def _facts(recognizer: Recognizer, recordings: Recordings, split: Split) -> dict[str, str]:
+def _facts(
+    recognizer: Recognizer, recordings: Recordings, split: Split, history: Path
+) -> dict[str, str]:
     trained: Mapping[str, Any] = recognizer.provenance
     corpus = trained.get("corpus", {})
     versions = trained.get("versions", {})
+    spoken = trained.get("speech")
     return {
         "Labels": ", ".join(recognizer.labels),
         "Trained on": f"{corpus.get('name')}, {corpus.get('clips', 0):,} clips of all splits, "
         f"SHA-256 `{corpus.get('sha256')}`",
+        "Continuous speech for unknown": f"{', '.join(map(str, spoken['names']))}, "
+        f"SHA-256 `{spoken['sha256']}`"
+        if spoken
+        else "none",
         "Measured on": f"the {split} speakers of the corpus with SHA-256 `{recordings.digest}`, "
         "the clips listed in `clips.csv`",
         "Seed": str(trained.get("seed")),
         "Parameters": f"{trained.get('parameters', 0):,}",
-        "Training": f"{trained.get('epochs')} epochs in {trained.get('minutes', 0):.0f} minutes, "
-        f"{trained.get('clips_per_second', 0):.0f} clips/s",
+        "Training": _training_time(history),
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "Made by": f"`{trained.get('command')}`",
         "Measured by": "`speech evaluate`",
     }
+
+
+def _training_time(path: Path) -> str:
+    if not path.is_file():
+        return "the history of the run is not here"
+    history = json.loads(path.read_text("utf-8"))
+    seconds = sum(row["seconds"] for row in history)
+    waited = sum(row["waiting"] * row["seconds"] for row in history) / seconds
+    best = max(history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    return (
+        f"{len(history)} epochs in {seconds / 60:.0f} minutes on the CPU, {waited:.1%} of them "
+        f"waiting for data; epoch {best['epoch']} was the best"
+    )
 
 
 def _pictures(metrics: ClipMetrics, out: Path) -> dict[str, str]:
@@ -123,7 +190,7 @@ def _pictures(metrics: ClipMetrics, out: Path) -> dict[str, str]:
         "Confusion matrix": ("confusion.png", plots.confusion_matrix(metrics)),
         "Reliability diagram": ("reliability.png", plots.reliability_diagram(metrics)),
     }
-    history = out / "history.json"
+    history = out / HISTORY
     if history.is_file():
         curves = plots.learning_curves(json.loads(history.read_text("utf-8")))
         figures["Learning curves"] = ("learning_curves.png", curves)

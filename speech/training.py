@@ -7,18 +7,20 @@ import platform
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import keras
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from speech.augment import AugmentConfig, Augmenter
 from speech.corpus import (
     UNKNOWN,
     ClipSet,
+    ContinuousSpeech,
     LabelSet,
     Recordings,
     calibration_half,
@@ -38,7 +40,7 @@ Batch = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 Report = Callable[[Mapping[str, Any]], None]
 
 CHECKPOINT, HISTORY, MODEL = "checkpoint.npz", "history.json", "model.keras"
-_SILENT = -1  # in a plan: no clip, draw silence
+_SILENT, _SPOKEN = -1, -2  # in a plan: no clip, but silence, or a window of continuous speech
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,7 @@ class TrainConfig:
         label_smoothing: Share of the target spread over all classes.
         unknown_share: Share of unknown among the clips of an epoch.
         silence_share: Share of silence.
+        speech_share: Share of windows of continuous speech among unknown, where there is such.
         balanced: Draw every word equally often; else as often as the corpus has it.
         patience: Stop when the validation accuracy has not risen for so many epochs.
         explosion: Stop with an error when the gradient's norm before clipping exceeds this.
@@ -76,6 +79,7 @@ class TrainConfig:
     label_smoothing: float = 0.05
     unknown_share: float = 0.2
     silence_share: float = 0.1
+    speech_share: float = 0.4
     balanced: bool = True
     patience: int = 30
     explosion: float = 1e4
@@ -122,10 +126,18 @@ class ClipSource:
         recordings: The decoded corpus; only clips of the training split are touched.
         labels: The classes.
         config: The recipe.
+        speech: Continuous speech, windows of which join the unknown words.
     """
 
-    def __init__(self, recordings: Recordings, labels: LabelSet, config: TrainConfig) -> None:
+    def __init__(
+        self,
+        recordings: Recordings,
+        labels: LabelSet,
+        config: TrainConfig,
+        speech: ContinuousSpeech | None = None,
+    ) -> None:
         self.recordings = recordings
+        self.speech = speech
         self.labels = labels
         self.config = config
         by_word = indices_by_word(recordings.corpus, "train")
@@ -145,7 +157,10 @@ class ClipSource:
         return np.random.default_rng([self.config.seed, *place])
 
     def plan(self, epoch: int) -> npt.NDArray[np.int64]:
-        """The clips of an epoch in order: int64 (n, 2) of (clip or -1 for silence, label)."""
+        """The clips of an epoch in order: int64 (n, 2) of (clip, label).
+
+        Clip -1 is silence and -2 a window of continuous speech, drawn when the batch is made.
+        """
         config, rng = self.config, self._generator(epoch, 0)
         n_silence = round(config.epoch_clips * config.silence_share) * self.labels.silence
         n_unknown = round(config.epoch_clips * config.unknown_share) * self.labels.unknown
@@ -157,7 +172,9 @@ class ClipSource:
             for c, n in zip(self._words, counts.astype(int), strict=True)
         ]
         if self.labels.unknown:
-            drawn.append(draw_evenly(self._others, n_unknown, rng))
+            n_spoken = round(n_unknown * config.speech_share) * (self.speech is not None)
+            words = draw_evenly(self._others, n_unknown - n_spoken, rng)
+            drawn.append(np.concatenate([words, np.full(n_spoken, _SPOKEN)]))
         if self.labels.silence:
             drawn.append(np.full(n_silence, _SILENT))
         label = np.repeat(np.arange(len(drawn)), [len(d) for d in drawn])
@@ -179,15 +196,20 @@ class ClipSource:
     def _features(
         self, clips: npt.NDArray[np.int64], rng: np.random.Generator
     ) -> npt.NDArray[np.float32]:
-        silent = clips == _SILENT
-        waveforms = np.empty((len(clips), self.config.features.n_samples), np.float32)
-        samples = to_float(self.recordings.samples[clips[~silent]])
-        waveforms[~silent] = self.augmenter.waveforms(samples, rng)
+        silent, spoken = clips == _SILENT, clips == _SPOKEN
+        n_samples = self.config.features.n_samples
+        samples = np.empty((len(clips), n_samples), np.int16)
+        samples[clips >= 0] = self.recordings.samples[clips[clips >= 0]]
+        if self.speech is not None and spoken.any():
+            windows = sliding_window_view(self.speech.samples, n_samples)
+            samples[spoken] = windows[rng.integers(len(windows), size=spoken.sum())]
+        waveforms = np.empty(samples.shape, np.float32)
+        waveforms[~silent] = self.augmenter.waveforms(to_float(samples[~silent]), rng)
         waveforms[silent] = self.augmenter.silence(int(silent.sum()), rng)
         return self.augmenter.cepstra(mfcc(waveforms, self.config.features), self.fill, rng)
 
 
-def prefetch(items: Iterable[T], depth: int = 8) -> Iterator[T]:
+def prefetch(items: Iterable[T], depth: int = 8) -> Generator[T, None, None]:
     """The same items, made ahead by a thread, so that the network does not wait for them."""
     ready: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(depth)
     stopped = threading.Event()
@@ -227,6 +249,7 @@ def train(
     config: TrainConfig,
     run: Path,
     *,
+    speech: ContinuousSpeech | None = None,
     resume: bool = False,
     report: Report = lambda _: None,
     tensorboard: Path | None = None,
@@ -244,6 +267,7 @@ def train(
         labels: The classes.
         config: The recipe.
         run: The folder of the run, created if needed.
+        speech: Continuous speech without the words, for the unknown.
         resume: Go on from the checkpoint in ``run``, if there is one.
         report: Told after every step ``{"epoch", "step", "steps"}`` and after every epoch the row
             of the history.
@@ -258,18 +282,18 @@ def train(
     """
     run.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.seed)
-    source = ClipSource(recordings, labels, config)
+    source = ClipSource(recordings, labels, config, speech)
     validation = evaluation_set(recordings, labels)
     model = CommandModel(
         labels.labels,
         config.features,
         config.architecture,
-        provenance=_provenance(recordings, labels, config, command),
+        provenance=_provenance(recordings, labels, config, speech, command),
     )
     first = np.concatenate([x for _, (x, _) in zip(range(16), source.batches(0), strict=False)])
     model.normalization.adapt(first)
     source.fill = first.mean(axis=(0, 1))
-    state = _RunState(model, _compile(model, config, source.steps()), run, config)
+    state = _RunState(model, compile_model(model, config, source.steps()), run, config)
     if resume:
         state.restore()
     write_json(run / "config.json", config.to_dict() | {"labels": list(labels.labels)})
@@ -289,18 +313,17 @@ def train(
     half = calibration_half(validation.names)
     logits = predict_logits(model, features[half])
     model.temperature = fit_temperature(logits, validation.truth[half])
-    seconds = sum(row["seconds"] for row in state.history)
-    model.provenance |= {
-        "parameters": model.count_params(),
-        "epochs": len(state.history),
-        "minutes": seconds / 60,
-        "clips_per_second": float(np.mean([row["clips_per_second"] for row in state.history])),
-    }
+    model.provenance["parameters"] = model.count_params()
     save_model(model, run / MODEL)
     return model
 
 
-def _compile(model: CommandModel, config: TrainConfig, steps: int) -> MonitoredAdamW:
+def compile_model(model: CommandModel, config: TrainConfig, steps: int) -> MonitoredAdamW:
+    """Give a model the optimiser, schedule and loss of the recipe.
+
+    AdamW, linear warm-up, then a cosine down to a thousandth (Loshchilov and Hutter, arXiv
+    1608.03983); biases and the scales of batch normalisation are not decayed.
+    """
     warmup = round(config.warmup_epochs * steps)
     schedule = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=config.learning_rate * 1e-2,
@@ -390,8 +413,8 @@ class _RunState:
         self._best: list[npt.NDArray[Any]] = []
 
     def _key(self) -> str:
-        corpus = self.model.provenance["corpus"]
-        return json.dumps([self.config.to_dict(), self.model.labels, corpus], sort_keys=True)
+        data = self.model.provenance["corpus"], self.model.provenance["speech"]
+        return json.dumps([self.config.to_dict(), self.model.labels, data], sort_keys=True)
 
     def epochs_since_best(self) -> int:
         scores = [(row["val_accuracy"], -row["val_loss"]) for row in self.history]
@@ -429,7 +452,11 @@ class _RunState:
 
 
 def _provenance(
-    recordings: Recordings, labels: LabelSet, config: TrainConfig, command: str
+    recordings: Recordings,
+    labels: LabelSet,
+    config: TrainConfig,
+    speech: ContinuousSpeech | None,
+    command: str,
 ) -> dict[str, Any]:
     packages = ("tensorflow-cpu", "tensorflow", "keras", "librosa", "numpy", "soxr", "soundfile")
     versions = {"python": platform.python_version()}
@@ -444,6 +471,7 @@ def _provenance(
             "clips": len(recordings.corpus.clips),
             "name": recordings.corpus.root.name,
         },
+        "speech": None if speech is None else {"sha256": speech.digest, "names": speech.names},
         "label_set": labels.name,
         "seed": config.seed,
         "train": config.to_dict(),

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import subprocess
@@ -21,8 +22,8 @@ LABELS = ("yes", "no", "unknown")
 
 def small(**changes) -> CommandModel:
     keras.utils.set_random_seed(3)
-    shape = dict(conv_filters=(8,), lstm_layers=2, lstm_units=6) | changes
-    return CommandModel(LABELS, tiny.FEATURES, Architecture(**shape))
+    shape = Architecture(conv_filters=(8,), lstm_layers=2, lstm_units=6)
+    return CommandModel(LABELS, tiny.FEATURES, dataclasses.replace(shape, **changes))
 
 
 def features(n: int = 4, n_frames: int | None = None) -> np.ndarray:
@@ -55,6 +56,7 @@ def test_the_network_equals_its_formulas_written_in_numpy():
     for lstm, step in ((layer.forward_layer, 1), (layer.backward_layer, -1)):
         states.append(lstm_by_hand(x[:, ::step].astype(float), *lstm.get_weights())[:, ::step])
     h = np.concatenate(states, axis=2)
+    assert model.pooling is not None
     hidden, score = model.pooling.hidden.get_weights(), model.pooling.score.get_weights()
     energy = np.tanh(h @ hidden[0] + hidden[1]) @ score[0]
     weights = np.exp(energy) / np.exp(energy).sum(axis=1, keepdims=True)
@@ -73,22 +75,21 @@ def test_recurrent_kernels_start_orthogonal_and_forget_gates_start_open():
             np.testing.assert_array_equal(bias, np.repeat([0.0, 1, 0, 0], units))
 
 
-@pytest.mark.parametrize("pooling", ["attention", "mean", "last"])
-@pytest.mark.parametrize("bidirectional", [True, False])
-@pytest.mark.parametrize("conv_filters", [(), (4, 8)])
+@pytest.mark.parametrize(
+    ("pooling", "bidirectional", "conv_filters"),
+    [("attention", True, (4, 8)), ("mean", False, ()), ("last", True, ()), ("last", False, (4,))],
+)
 def test_every_architecture_maps_clips_of_any_length_to_logits(
     pooling, bidirectional, conv_filters
 ):
     model = small(pooling=pooling, bidirectional=bidirectional, conv_filters=conv_filters)
     for n_frames in (tiny.FEATURES.n_frames, 31):
-        logits = model.predict_on_batch(features(2, n_frames))
+        logits = keras.ops.convert_to_numpy(model(features(2, n_frames)))
         assert logits.shape == (2, 3)
         assert np.isfinite(logits).all()
     copy = CommandModel.from_config(json.loads(json.dumps(model.get_config())))
     copy.set_weights(model.get_weights())
-    np.testing.assert_array_equal(
-        copy.predict_on_batch(features()), model.predict_on_batch(features())
-    )
+    np.testing.assert_array_equal(copy(features()), model(features()))
 
 
 def test_attention_weights_are_a_distribution_over_time():
@@ -146,24 +147,24 @@ def test_a_config_with_an_unknown_or_a_missing_field_is_refused_by_name():
     del config["temperature"]
     with pytest.raises(ValueError, match=r"missing: \['temperature'\]"):
         CommandModel.from_config(config)
+    config = small().get_config()
+    del config["features"]["hop_seconds"]
     with pytest.raises(ValueError, match="hop_seconds"):
-        bad = small().get_config()
-        del bad["features"]["hop_seconds"]
-        CommandModel.from_config(bad)
+        CommandModel.from_config(config)
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "reason"),
     [
-        {"lstm_units": 10**9},
-        {"lstm_layers": 0},
-        {"conv_filters": (8,) * 9},
-        {"pooling": "max"},
-        {"dropout": 1.0},
+        ({"lstm_units": 10**9}, "units must be integers in"),
+        ({"lstm_layers": 0}, "1 to 8 LSTM layers"),
+        ({"conv_filters": (8,) * 9}, "at most 4 convolutions"),
+        ({"pooling": "max"}, "pooling must be"),
+        ({"dropout": 1.0}, "dropout must lie in"),
     ],
 )
-def test_an_architecture_out_of_bounds_is_refused(change):
-    with pytest.raises(ValueError, match=str(next(iter(change)))[:4]):
+def test_an_architecture_out_of_bounds_is_refused(change, reason):
+    with pytest.raises(ValueError, match=reason):
         Architecture(**change)
 
 

@@ -1,14 +1,15 @@
 import json
-import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from speech.augment import AugmentConfig
+from speech.corpus import LabelSet
 from speech.errors import ModelError
 from speech.training import CHECKPOINT, ClipSource, TrainConfig, prefetch, train
 from tests import tiny
@@ -38,7 +39,6 @@ def report(row):
     print("epoch" if "loss" in row else "step", row["epoch"], flush=True)
 config = tiny.config(epochs=4, epoch_clips=256)
 model = train(tiny.recordings(run), tiny.LABELS, config, run, resume=resume, report=report)
-model.save_weights(run / "final.weights.h5")
 import numpy as np
 np.savez(run / "final.npz", *model.get_weights())
 """
@@ -46,27 +46,28 @@ np.savez(run / "final.npz", *model.get_weights())
 
 @pytest.mark.slow
 def test_a_run_killed_in_the_middle_of_an_epoch_resumes_to_the_same_weights(tmp_path):
-    def start(run: Path, how: str) -> subprocess.Popen:
-        run.mkdir(exist_ok=True)
-        command = [sys.executable, "-c", KILLED, str(run), how]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    def command(run: str, how: str) -> list[str]:
+        (tmp_path / run).mkdir(exist_ok=True)
+        return [sys.executable, "-c", KILLED, str(tmp_path / run), how]
 
-    whole = start(tmp_path / "whole", "new")
-    killed = start(tmp_path / "killed", "new")
-    epochs = steps_after = 0
-    for line in killed.stdout:  # two whole epochs and three steps of the next
-        epochs += line.startswith("epoch")
-        steps_after = steps_after + 1 if epochs == 2 else 0
-        if steps_after == 4:
-            killed.send_signal(signal.SIGKILL)
-            break
-    assert killed.wait() == -signal.SIGKILL
+    with subprocess.Popen(
+        command("killed", "new"), stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as killed:
+        assert killed.stdout is not None
+        epochs = steps_after = 0
+        for line in killed.stdout:  # two whole epochs and three steps of the next
+            epochs += line.startswith("epoch")
+            steps_after = steps_after + 1 if epochs == 2 else 0
+            if steps_after == 4:
+                killed.kill()
+                break
+    assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "killed" / "final.npz").exists()
-    resumed = start(tmp_path / "killed", "resume")
-    printed = resumed.communicate()[0]
-    whole.communicate()
-    assert (resumed.returncode, whole.returncode) == (0, 0)
-    assert printed.count("epoch") == 2, "the finished epochs are not trained again"
+    resumed, _ = (
+        subprocess.run(command(run, how), capture_output=True, text=True, check=True, cwd=ROOT)
+        for run, how in (("killed", "resume"), ("whole", "new"))
+    )
+    assert resumed.stdout.count("epoch") == 2, "the finished epochs are not trained again"
     results = [np.load(tmp_path / run / "final.npz") for run in ("whole", "killed")]
     for name in results[0].files:
         np.testing.assert_array_equal(results[0][name], results[1][name])
@@ -74,15 +75,14 @@ def test_a_run_killed_in_the_middle_of_an_epoch_resumes_to_the_same_weights(tmp_
 
 def test_a_tiny_corpus_is_learned_and_with_shuffled_words_validation_stays_at_chance(tmp_path):
     config = tiny.config(epochs=8, epoch_clips=256, patience=99)
-    rows: dict[str, list] = {"true": [], "shuffled": []}
-    for name, kept in rows.items():
+    final = []
+    for name in ("true", "shuffled"):
         data = tiny.recordings(tmp_path, shuffled=name == "shuffled", n_validation=40)
-        train(data, tiny.LABELS, config, tmp_path / name, report=lambda r, k=kept: k.append(r))
-    learned = [r["val_accuracy"] for r in rows["true"] if "val_accuracy" in r]
-    chance = [r["val_accuracy"] for r in rows["shuffled"] if "val_accuracy" in r]
-    assert learned[-1] > 0.95
+        train(data, tiny.LABELS, config, tmp_path / name)
+        final.append(json.loads((tmp_path / name / "history.json").read_text())[-1])
+    assert final[0]["val_accuracy"] > 0.95
     # silence, a quarter of the clips, is told from tones even then; the rest is three-way chance
-    assert chance[-1] < 0.25 + 0.75 * 0.55
+    assert final[1]["val_accuracy"] < 0.25 + 0.75 * 0.55
 
 
 def test_an_exploding_gradient_stops_the_run_with_a_sentence(tmp_path):
@@ -105,7 +105,7 @@ def test_the_run_folder_holds_config_history_and_model(tmp_path):
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     data = tiny.recordings(tmp_path)
     train(data, tiny.LABELS, tiny.config(epochs=1), tmp_path / "run")
-    with pytest.raises(ModelError, match="another\n? ?config"):
+    with pytest.raises(ModelError, match="another config"):
         train(data, tiny.LABELS, tiny.config(seed=9), tmp_path / "run", resume=True)
 
 
@@ -142,7 +142,7 @@ def test_a_batch_is_decided_by_seed_and_epoch_alone(tmp_path):
 
 
 def test_a_word_without_training_clips_is_named(tmp_path):
-    labels = tiny.LabelSet("x", ("low", "missing"))
+    labels = LabelSet("x", ("low", "missing"))
     with pytest.raises(ModelError, match="none of missing"):
         ClipSource(tiny.recordings(tmp_path), labels, tiny.config())
 
@@ -161,9 +161,8 @@ def test_prefetch_keeps_order_and_hands_errors_over():
 
 
 def test_a_prefetch_that_is_abandoned_ends_its_thread():
-    before = len(os.listdir("/proc/self/task")) if Path("/proc/self/task").exists() else None
+    before = threading.active_count()
     items = prefetch(range(10**9), depth=2)
     next(items)
     items.close()
-    if before is not None:
-        assert len(os.listdir("/proc/self/task")) <= before
+    assert threading.active_count() == before

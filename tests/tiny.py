@@ -1,9 +1,11 @@
 """A corpus small enough to learn in seconds: each word is a tone of its own, in a little noise."""
 
+import dataclasses
+
 import numpy as np
 
 from speech.augment import AugmentConfig
-from speech.corpus import Clip, Corpus, LabelSet, Recordings
+from speech.corpus import Clip, Corpus, LabelSet, Recordings, Split
 from speech.features import FeatureConfig
 from speech.model import Architecture
 from speech.training import TrainConfig
@@ -26,7 +28,7 @@ def recordings(folder, n_train=24, n_validation=8, features=FEATURES, shuffled=F
     clips, samples = [], []
     for word in TONES:
         for index in range(n_train + n_validation):
-            split = "train" if index < n_train else "validation"
+            split: Split = "train" if index < n_train else "validation"
             clips.append(Clip(f"{word}/{index:08x}_nohash_0.wav", word, split))
             sounds = list(TONES)[rng.integers(len(TONES))] if shuffled else word
             samples.append(tone(sounds, rng, features))
@@ -41,7 +43,7 @@ def recordings(folder, n_train=24, n_validation=8, features=FEATURES, shuffled=F
 
 
 def config(**changes) -> TrainConfig:
-    small = dict(
+    small = TrainConfig(
         epochs=2,
         epoch_clips=128,
         batch_size=16,
@@ -51,4 +53,4 @@ def config(**changes) -> TrainConfig:
         architecture=Architecture(conv_filters=(8,), lstm_layers=1, lstm_units=8),
         augment=AugmentConfig.none(),
     )
-    return TrainConfig(**(small | changes))
+    return dataclasses.replace(small, **changes)

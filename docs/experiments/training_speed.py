@@ -1,0 +1,73 @@
+"""Does the network wait for its data, and how many threads should it have?
+
+Each row is a process of its own, since TensorFlow reads its thread counts once. Usage:
+python docs/experiments/training_speed.py CORPUS
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+STEPS, RUNS = 20, 3
+
+
+def measure(root: Path) -> None:
+    """Print one row: clips/s of the network alone, of the data alone, and of both together."""
+    import numpy as np
+
+    from speech.corpus import LabelSet, decode, scan
+    from speech.model import CommandModel
+    from speech.training import ClipSource, TrainConfig, compile_model, prefetch
+
+    config = TrainConfig()
+    labels = LabelSet.parse("commands-8")
+    source = ClipSource(decode(scan(root), config.features), labels, config)
+    model = CommandModel(labels.labels, config.features, config.architecture)
+    compile_model(model, config, source.steps())
+    batches = [batch for _, batch in zip(range(3), source.batches(0), strict=False)]
+    for batch in batches:
+        model.train_on_batch(*batch)
+    rates: dict[str, list[float]] = {"network": [], "data": [], "both": [], "waiting": []}
+    for run in range(RUNS):
+        clock = [time.perf_counter()]
+        for _ in range(STEPS):
+            model.train_on_batch(*batches[0])
+        clock.append(time.perf_counter())
+        for _ in zip(range(STEPS), source.batches(run), strict=False):
+            pass
+        clock.append(time.perf_counter())
+        waited = 0.0
+        ahead = prefetch(source.batches(run))
+        for _ in range(STEPS):
+            asked = time.perf_counter()
+            batch = next(ahead)
+            waited += time.perf_counter() - asked
+            model.train_on_batch(*batch)
+        clock.append(time.perf_counter())
+        ahead.close()
+        for name, seconds in zip(("network", "data", "both"), np.diff(clock), strict=True):
+            rates[name].append(STEPS * config.batch_size / seconds)
+        rates["waiting"].append(waited / (clock[3] - clock[2]))
+    cells = [f"{min(r):.0f} to {max(r):.0f}" for n, r in rates.items() if n != "waiting"]
+    waiting = f"{max(rates['waiting']):.1%}"
+    print(f"| {os.environ['TF_NUM_INTRAOP_THREADS']} |", " | ".join(cells), f"| {waiting} |")
+
+
+def main(root: Path) -> None:
+    """Print the Markdown table."""
+    print("| Threads of the network | Network alone | Data alone | Both | Waiting, at most |")
+    print("| ---: | ---: | ---: | ---: | ---: |", flush=True)
+    for threads in ("1", "2"):
+        environment = os.environ | {
+            "TF_NUM_INTRAOP_THREADS": threads,
+            "TF_NUM_INTEROP_THREADS": "1",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
+        command = [sys.executable, __file__, str(root), "row"]
+        subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    measure(Path(sys.argv[1])) if sys.argv[2:] == ["row"] else main(Path(sys.argv[1]))

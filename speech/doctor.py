@@ -1,0 +1,90 @@
+"""What this machine has for the project, and what to do about what it lacks."""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from speech.errors import SpeechError
+
+# where a package comes from: the extra that installs it, or "" for the core
+_PACKAGES = {
+    "numpy": "",
+    "librosa": "",
+    "soundfile": "",
+    "keras": "train",
+    "tensorflow": "train",
+    "gradio": "app",
+    "sounddevice": "mic",
+}
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at, what was found, and what to do; "" for nothing."""
+
+    what: str
+    found: str
+    advice: str = ""
+
+
+def examine(model: Path) -> list[Finding]:
+    """Look at versions, microphones, graphics card and a model; nothing is ever raised."""
+    return [*_versions(), _sound(), _gpu(), _model(model)]
+
+
+def _versions() -> Iterator[Finding]:
+    yield Finding("Python", platform.python_version())
+    for package, extra in _PACKAGES.items():
+        for name in (package, f"{package}-cpu"):
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                yield Finding(package, importlib.metadata.version(name))
+                break
+        else:
+            yield Finding(package, "not installed", _install(extra))
+
+
+def _sound() -> Finding:
+    try:
+        import sounddevice
+    except ImportError:
+        return Finding("Microphones", "unknown", _install("mic"))
+    except OSError:
+        advice = "install it: apt-get install libportaudio2, or brew install portaudio"
+        return Finding("PortAudio", "not found", advice)
+    try:
+        inputs = [d["name"] for d in sounddevice.query_devices() if d["max_input_channels"] > 0]
+    except sounddevice.PortAudioError as error:
+        return Finding("Microphones", str(error), "start the sound server, then try again")
+    if not inputs:
+        advice = "plug in a microphone, or start the sound server"
+        return Finding("Microphones", "none", advice)
+    return Finding("Microphones", ", ".join(inputs))
+
+
+def _gpu() -> Finding:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        import tensorflow as tf
+    except ImportError:
+        return Finding("GPU", "unknown", _install("train"))
+    names = [device.name for device in tf.config.list_physical_devices("GPU")]
+    if names:
+        return Finding("GPU", ", ".join(names))
+    return Finding("GPU", "none", f"not needed; for an NVIDIA card: {_install('train-cuda')}")
+
+
+def _model(path: Path) -> Finding:
+    from speech.recognizer import load
+
+    try:
+        recognizer = load(path)
+    except SpeechError as error:
+        return Finding(f"Model {path}", "cannot be used", str(error))
+    return Finding(f"Model {path}", f"{len(recognizer.labels)} labels")
+
+
+def _install(extra: str) -> str:
+    return f"pip install 'speech-commands{f'[{extra}]' if extra else ''}'"

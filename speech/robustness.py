@@ -1,0 +1,244 @@
+"""The same clips in worse conditions, and rooms with nobody in them, none of it trained on."""
+
+import dataclasses
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+
+from speech.audio import load_audio
+from speech.corpus import SILENCE, UNKNOWN, ClipSet, Recordings, to_float
+from speech.evaluation import clip_metrics, wilson_interval
+from speech.recognizer import Recognizer
+
+Batch = npt.NDArray[np.float32]
+Change = Callable[[Batch, np.random.Generator], Batch]
+
+ROOM_RMS = (0.0002, 0.0016, 0.01, 0.1)
+_ROOMS_EACH = 50
+# libsndfile's Opus: bitrate = 6000 + (1 - level) * 250000 a channel; this is 16 kbit/s
+_OPUS_LEVEL = 0.96
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """How the model fares in one condition.
+
+    Attributes:
+        name: What was done to the clips.
+        accuracy: Share of clips that are still right, in [0, 1].
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        recall: Of each label.
+    """
+
+    name: str
+    accuracy: float
+    low: float
+    high: float
+    recall: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Room:
+    """How often a room without speech is called a command.
+
+    Attributes:
+        name: The kind of background.
+        rms: Its level, 1 being full scale.
+        n: Number of clips.
+        false_commands: How many of them were called a command.
+        high: Upper end of the 95 % interval of their share.
+    """
+
+    name: str
+    rms: float
+    n: int
+    false_commands: int
+    high: float
+
+
+def conditions(
+    recognizer: Recognizer, recordings: Recordings, clips: ClipSet, seed: int = 0
+) -> Iterator[Condition]:
+    """Measure the model on the clips in one condition after the other, the first unchanged.
+
+    Args:
+        recognizer: The model.
+        recordings: Gives the background noise: the part that never trains.
+        clips: What to change, at the model's rate and length.
+        seed: Decides noise, shifts and rooms.
+    """
+    for name, change in _changes(recognizer, recordings).items():
+        changed = change(clips.waveforms, np.random.default_rng([seed, 0x0B]))
+        probabilities = recognizer.probabilities(np.clip(changed, -1, 1).astype(np.float32))
+        m = clip_metrics(probabilities, clips.truth, recognizer.labels)
+        recall = dict(zip(m.labels, m.recall, strict=True))
+        yield Condition(name, m.accuracy, m.accuracy_low, m.accuracy_high, recall)
+
+
+def rooms(recognizer: Recognizer, seed: int = 0) -> Iterator[Room]:
+    """Measure how often synthesised backgrounds, quiet and loud, are called a command.
+
+    Each kind is heard through the same few microphone responses at each level.
+    """
+    features = recognizer.features
+    commands = [i for i, name in enumerate(recognizer.labels) if name not in (UNKNOWN, SILENCE)]
+    for name, make in _BACKGROUNDS.items():
+        rng = np.random.default_rng([seed, 0x500])
+        made = [make(features.n_samples, features.sample_rate, rng) for _ in range(_ROOMS_EACH)]
+        heard = np.stack([_microphone(x, features.sample_rate, rng) for x in made])
+        heard /= np.sqrt(np.mean(heard**2, axis=1, keepdims=True))
+        for rms in ROOM_RMS:
+            waveforms = np.clip(rms * heard, -1, 1).astype(np.float32)
+            called = recognizer.probabilities(waveforms).argmax(axis=1)
+            false = int(np.isin(called, commands).sum())
+            _, high = wilson_interval(false, _ROOMS_EACH)
+            yield Room(name, rms, _ROOMS_EACH, false, high)
+
+
+def _changes(recognizer: Recognizer, recordings: Recordings) -> dict[str, Change]:
+    rate, n_samples = recognizer.features.sample_rate, recognizer.features.n_samples
+    noise = [to_float(part) for part in recordings.noise_part("validation")]
+
+    def noisy(snr_db: float) -> Change:
+        def change(x: Batch, rng: np.random.Generator) -> Batch:
+            crops = np.empty_like(x)
+            for row in range(len(x)):
+                part = noise[rng.integers(len(noise))]
+                start = int(rng.integers(max(1, len(part) - n_samples)))
+                crops[row] = np.resize(part[start : start + n_samples], n_samples)
+            level = _rms(x) / np.maximum(_rms(crops), 1e-6) * np.float32(10 ** (-snr_db / 20))
+            return (x + crops * level).astype(np.float32)
+
+        return change
+
+    def shifted(seconds: float) -> Change:
+        return lambda x, _: _shift(x, round(seconds * rate))
+
+    def through(path: Callable[[Batch], Any]) -> Change:
+        return lambda x, _: np.stack([_fit(path(clip), n_samples) for clip in x])
+
+    def stereo(other: int) -> Callable[[Batch], Any]:
+        def path(clip: Batch) -> Batch:
+            channel = soxr.resample(clip, rate, other)
+            return load_audio((np.stack([channel, 0.8 * channel], axis=1), other), rate)
+
+        return path
+
+    def telephone(clip: Batch) -> Any:
+        return soxr.resample(soxr.resample(clip, rate, 8_000), 8_000, rate)
+
+    def gain(db: float) -> Change:
+        return lambda x, _: x * np.float32(10 ** (db / 20))
+
+    return {
+        "unchanged": lambda x, _: x,
+        **{f"noise, {snr} dB SNR": noisy(snr) for snr in (20, 10, 5, 0)},
+        **{f"gain {db:+d} dB": gain(db) for db in (-20, -10, 6, 12)},
+        **{f"shifted by {ms:+d} ms": shifted(ms / 1000) for ms in (-150, 150)},
+        "telephone band (8 kHz)": through(telephone),
+        "44.1 kHz stereo": through(stereo(44_100)),
+        "48 kHz stereo": through(stereo(48_000)),
+        "Opus, 16 kbit/s": through(lambda c: _opus(c, rate)),
+        "room with 0.3 s of reverberation": lambda x, rng: _reverberate(x, rate, rng),
+    }
+
+
+def _rms(x: Batch) -> Batch:
+    power: Batch = np.mean(x**2, axis=1, keepdims=True)
+    return np.sqrt(power)
+
+
+def _shift(x: Batch, samples: int) -> Batch:
+    shifted = np.zeros_like(x)
+    if samples > 0:
+        shifted[:, samples:] = x[:, :-samples]
+    else:
+        shifted[:, :samples] = x[:, -samples:]
+    return shifted
+
+
+def _fit(clip: Batch, n_samples: int) -> Batch:
+    return np.pad(clip[:n_samples], (0, max(0, n_samples - len(clip))))
+
+
+def _opus(clip: Batch, rate: int) -> Batch:
+    file = io.BytesIO()
+    soundfile.write(file, clip, rate, format="OGG", subtype="OPUS", compression_level=_OPUS_LEVEL)
+    return load_audio(file.getvalue(), rate)
+
+
+def _reverberate(x: Batch, rate: int, rng: np.random.Generator) -> Batch:
+    """Convolve with decaying noise (RT60 0.3 s) 3 dB under the direct sound, one for each clip."""
+    time = np.arange(round(0.4 * rate)) / rate
+    tail = rng.standard_normal((len(x), len(time))) * 10 ** (-3 * time / 0.3)
+    tail[:, : round(0.003 * rate)] = 0
+    tail *= 10 ** (-3 / 20) / np.sqrt(np.sum(tail**2, axis=1, keepdims=True))
+    tail[:, 0] = 1
+    n = x.shape[1] + tail.shape[1]
+    wet = np.fft.irfft(np.fft.rfft(x, n) * np.fft.rfft(tail, n), n)
+    return wet[:, : x.shape[1]].astype(np.float32)
+
+
+# --- backgrounds: made in another way than those of augment.py, which the network has heard -----
+
+
+def _coloured(exponent: float) -> Callable[[int, int, np.random.Generator], Batch]:
+    def make(n: int, rate: int, rng: np.random.Generator) -> Batch:
+        spectrum = np.fft.rfft(rng.standard_normal(n))
+        frequency = np.maximum(np.fft.rfftfreq(n, 1 / rate), 20)
+        return np.fft.irfft(spectrum * frequency ** (-exponent / 2), n).astype(np.float32)
+
+    return make
+
+
+def _mains(n: int, rate: int, rng: np.random.Generator) -> Batch:
+    """A clipped sine of 49 to 61 Hz in a little hiss: a transformer, a bad cable."""
+    time = np.arange(n) / rate
+    sine = np.sin(2 * np.pi * rng.uniform(49, 61) * time + rng.uniform(0, 6))
+    hum = np.clip(sine, -rng.uniform(0.2, 1), rng.uniform(0.2, 1))
+    return (hum + 10 ** rng.uniform(-3, -1) * rng.standard_normal(n)).astype(np.float32)
+
+
+def _fan(n: int, rate: int, rng: np.random.Generator) -> Batch:
+    """Low-passed noise whose level wavers a few times a second."""
+    noise = _coloured(1.5)(n, rate, rng)
+    waver = 1 + 0.4 * np.sin(2 * np.pi * rng.uniform(2, 12) * np.arange(n) / rate)
+    return (noise * waver).astype(np.float32)
+
+
+def _clicks(n: int, _: int, rng: np.random.Generator) -> Batch:
+    """Keys and crackle: a few dozen impulses in faint hiss."""
+    clicks = 0.02 * rng.standard_normal(n)
+    clicks[rng.integers(0, n, 30)] += rng.normal(0, 3, 30)
+    return clicks.astype(np.float32)
+
+
+_BACKGROUNDS = {
+    "electronic floor (white)": _coloured(0),
+    "pink noise": _coloured(1),
+    "brown noise": _coloured(2),
+    "blue noise": _coloured(-1),
+    "mains hum": _mains,
+    "fan": _fan,
+    "clicks": _clicks,
+}
+
+
+def _microphone(x: Batch, rate: int, rng: np.random.Generator) -> Batch:
+    """One of four responses: flat, a telephone's, a laptop's resonance, a muffled pocket."""
+    frequency = np.fft.rfftfreq(len(x), 1 / rate)
+    octave = np.log2(np.maximum(frequency, 1) / 1000)
+    responses = (
+        np.zeros_like(frequency),
+        np.where((frequency < 300) | (frequency > 3400), -40.0, 0.0),
+        12 * np.exp(-0.5 * ((octave - 1.5) / 0.4) ** 2) - 6 * (frequency < 150),
+        -12 * np.maximum(octave, 0),
+    )
+    response = 10 ** (responses[rng.integers(len(responses))] / 20)
+    return np.fft.irfft(np.fft.rfft(x) * response, len(x)).astype(np.float32)

@@ -1,0 +1,194 @@
+"""The command line as people run it: another process, its output and its exit code."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import soundfile
+
+from speech.model import CommandModel, save_model
+from speech.training import TrainConfig
+from tests import tiny
+
+ROOT = Path(__file__).parent.parent
+LABELS = ("low", "high", "unknown", "silence")
+
+
+def speech(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "speech", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=os.environ | environment
+    )
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tones"
+    keras.utils.set_random_seed(1)
+    save_model(
+        CommandModel(LABELS, tiny.FEATURES, tiny.config().architecture), folder / "model.keras"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus_folder(tmp_path_factory):
+    """The tones as a folder of WAV files, with speakers of all official splits."""
+    root = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(1)
+    for word in tiny.TONES:
+        (root / word).mkdir()
+        for speaker in range(30):
+            samples = tiny.tone(word, rng)
+            soundfile.write(root / word / f"{speaker:08x}_nohash_0.wav", samples, 16_000)
+    (root / "_background_noise_").mkdir()
+    hiss = rng.normal(0, 0.1, 80_000)
+    soundfile.write(root / "_background_noise_" / "hiss.wav", hiss, 16_000)
+    return root
+
+
+def test_help_lists_the_commands_without_any_heavy_package():
+    result = speech("--help")
+    assert result.returncode == 0
+    for command in ("prepare", "train", "evaluate", "recognize", "info", "doctor"):
+        assert re.search(rf"\b{command}\b", result.stdout)
+    script = (
+        "import sys; sys.argv = ['speech', '--help']\n"
+        "from speech.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'tensorflow', 'keras', 'librosa', 'numba', 'scipy', 'matplotlib', 'gradio'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT
+    )
+    assert result.stderr.strip() == "[]"
+
+
+def test_the_defaults_that_help_shows_are_those_of_the_recipe():
+    shown = speech("train", "--help", COLUMNS="200").stdout
+    recipe = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
+    for name in ("seed", "epochs", "epoch_clips", "batch_size", "learning_rate", "patience"):
+        line = next(line for line in shown.splitlines() if f"--{name.replace('_', '-')}" in line)
+        assert f"({recipe[name]})" in line, line
+
+
+def test_recognize_prints_a_table_and_json_lines(model_folder, corpus_folder):
+    folder = corpus_folder / "low"
+    table = speech("recognize", folder, "--model", model_folder)
+    assert table.returncode == 0, table.stderr
+    assert table.stdout.count("_nohash_0.wav") == 30
+    lines = speech("recognize", folder, "--model", model_folder, "--json").stdout.splitlines()
+    found = [json.loads(line) for line in lines]
+    assert len(found) == 30
+    for row in found:
+        assert set(row) == {"file", "label", "probability", "probabilities"}
+        assert tuple(row["probabilities"]) == LABELS
+        assert row["probability"] == max(row["probabilities"].values())
+
+
+def test_a_bad_file_among_good_ones_is_named_and_the_others_are_recognised(
+    model_folder, corpus_folder, tmp_path
+):
+    bad = tmp_path / "letter.wav"
+    bad.write_text("Dear sir or madam")
+    good = corpus_folder / "low" / "00000000_nohash_0.wav"
+    result = speech("recognize", bad, good, "--model", model_folder, "--json")
+    assert result.returncode == 3
+    assert "letter.wav: expected" in result.stderr
+    assert json.loads(result.stdout)["file"] == str(good)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (
+            ("recognize", "nothing.wav", "--model", "MODEL"),
+            3,
+            "nothing.wav: expected an audio file",
+        ),
+        (
+            ("recognize", "x.wav", "--model", "/nowhere"),
+            5,
+            "/nowhere: expected the folder of a model",
+        ),
+        (
+            ("evaluate", "MODEL", "--data", "/nowhere"),
+            4,
+            "/nowhere: expected the folder of a corpus",
+        ),
+        (("train", "--data", "/nowhere"), 4, "/nowhere: expected the folder of a corpus"),
+        (("train", "--labels", "yes"), 4, "labels 'yes': expected one of"),
+        (("train", "--config", "pyproject.toml"), 5, "expected the config.json of a run"),
+        (("prepare", "--recipe", "songs"), 4, "recipe 'songs': expected one of"),
+        (("evaluate", "MODEL", "--split", "all"), 2, "expected validation or test"),
+        (("listen",), 2, "No such command"),
+        (("train", "--epochs", "0"), 2, "0 is not in the range"),
+    ],
+)
+def test_bad_input_gives_one_clear_line_and_its_exit_code(arguments, code, message, model_folder):
+    arguments = [str(model_folder) if a == "MODEL" else a for a in arguments]
+    result = speech(*arguments)
+    assert result.returncode == code, result.stderr
+    assert message in re.sub(r"[│\s]+", " ", result.stderr)
+    assert "Traceback" not in result.stderr
+    if code != 2:
+        assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_debug_shows_the_traceback(model_folder):
+    result = speech("recognize", "nothing.wav", "--model", "/nowhere", "--debug")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+def test_info_tells_labels_features_and_provenance(model_folder):
+    known = json.loads(speech("info", model_folder, "--json").stdout)
+    assert known["labels"] == list(LABELS)
+    assert known["features"] == tiny.FEATURES.to_dict()
+    assert "features.hop_seconds" in speech("info", model_folder).stdout
+
+
+def test_doctor_says_what_is_there_and_what_to_do(tmp_path):
+    result = speech("doctor", "--json", "--model", tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = {row["what"]: row for row in json.loads(result.stdout)}
+    assert rows["Python"]["found"] == ".".join(map(str, sys.version_info[:3]))
+    assert "speech train" in rows[f"Model {tmp_path}"]["advice"]
+    assert "GPU" in rows
+
+
+@pytest.mark.slow
+def test_train_makes_a_model_folder_that_evaluate_and_recognize_use(corpus_folder, tmp_path):
+    recipe = tiny.config(epochs=6, epoch_clips=128).to_dict()
+    (tmp_path / "config.json").write_text(json.dumps(recipe))
+    run = tmp_path / "run"
+    arguments = ("--data", corpus_folder, "--labels", "low,high", "--out", run)
+    trained = speech("train", *arguments, "--config", tmp_path / "config.json")
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stderr.count("epoch ") == 6
+    for name in ("README.md", "metrics.json", "clips.csv", "confusion.png", "learning_curves.png"):
+        assert (run / name).stat().st_size > 100, name
+    again = speech("train", *arguments)
+    assert again.returncode == 5
+    assert "--resume" in again.stderr
+
+    measured = speech("evaluate", run, "--data", corpus_folder, "--out", tmp_path / "e", "--json")
+    assert measured.returncode == 0, measured.stderr
+    metrics = json.loads(measured.stdout)
+    assert metrics["accuracy"] == json.loads((run / "metrics.json").read_text())["accuracy"]
+    assert metrics["accuracy"] > 0.9
+    clip = corpus_folder / "low" / "00000000_nohash_0.wav"
+    assert json.loads(speech("recognize", clip, "--model", run, "--json").stdout)["label"] == "low"
+    card = (run / "README.md").read_text()
+    digest = json.loads((run / "metrics.json").read_text())["corpus_sha256"]
+    for fact in (digest, "Creative Commons BY 4.0", "What it cannot do", "confusion.png"):
+        assert fact in card

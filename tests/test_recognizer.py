@@ -1,0 +1,107 @@
+import keras
+import numpy as np
+import pytest
+import soundfile
+
+import speech
+from speech.errors import AudioError, ModelError
+from speech.features import mfcc
+from speech.model import CommandModel, save_model
+from tests import tiny
+
+LABELS = ("low", "high", "unknown", "silence")
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tones"
+    keras.utils.set_random_seed(1)
+    model = CommandModel(LABELS, tiny.FEATURES, tiny.config().architecture, temperature=2.0)
+    save_model(model, folder / "model.keras")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recognizer(model_folder):
+    return speech.load(model_folder)
+
+
+def clips(n: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return np.stack([tiny.tone(list(tiny.TONES)[i % 4], rng) for i in range(n)])
+
+
+def test_probabilities_are_the_tempered_softmax_of_the_network_on_librosas_mfcc(
+    recognizer, model_folder
+):
+    x = clips(5)
+    model = keras.saving.load_model(model_folder / "model.keras", compile=False)
+    logits = keras.ops.convert_to_numpy(model(mfcc(x, tiny.FEATURES))).astype(float) / 2.0
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    found = recognizer.probabilities(x)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_one_clip_and_a_batch_give_the_same_probabilities(recognizer):
+    x = clips(4)
+    one_by_one = np.concatenate([recognizer.probabilities(x[i : i + 1]) for i in range(4)])
+    np.testing.assert_allclose(recognizer.probabilities(x), one_by_one, atol=1e-6)
+    assert recognizer.probabilities(x[:0]).shape == (0, 4)
+
+
+def test_the_folder_and_the_file_are_the_same_model(recognizer, model_folder):
+    by_file = speech.load(model_folder / "model.keras")
+    assert by_file.labels == recognizer.labels == LABELS
+    assert by_file.features == recognizer.features == tiny.FEATURES
+    np.testing.assert_array_equal(
+        by_file.probabilities(clips(1)), recognizer.probabilities(clips(1))
+    )
+    assert recognizer.name == "tones"
+
+
+def test_a_recording_in_another_rate_and_stereo_gives_the_same_label(recognizer, tmp_path):
+    import soxr
+
+    clip = clips(1)[0]
+    at_16k = recognizer.recognize((clip, 16_000))
+    stereo = np.stack([soxr.resample(clip, 16_000, 44_100)] * 2, axis=1)
+    soundfile.write(tmp_path / "clip.wav", stereo, 44_100, subtype="FLOAT")
+    from_file = recognizer.recognize(tmp_path / "clip.wav")
+    assert from_file.label == at_16k.label
+    assert from_file.probability == pytest.approx(at_16k.probability, abs=0.02)
+    assert sum(at_16k.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert max(at_16k.probabilities, key=at_16k.probabilities.get) == at_16k.label
+
+
+def test_of_a_long_recording_the_loudest_window_is_recognised(recognizer):
+    clip = clips(1)[0]
+    quiet = np.zeros(16_000, np.float32)
+    long = np.concatenate([quiet, clip, quiet])
+    # the window may sit a few samples beside the clip, where the same energy lies in it
+    assert recognizer.recognize((long, 16_000)).label == recognizer.recognize((clip, 16_000)).label
+
+
+@pytest.mark.parametrize(
+    ("waveforms", "got"),
+    [
+        (np.zeros(6400, np.float32), r"shape \(6400,\)"),
+        (np.zeros((1, 6399), np.float32), r"shape \(1, 6399\)"),
+        (np.zeros((1, 6400)), "float64"),
+        (np.full((1, 6400), np.nan, np.float32), "not finite"),
+    ],
+)
+def test_waveforms_of_another_shape_or_kind_are_refused(recognizer, waveforms, got):
+    with pytest.raises(ModelError, match=rf"expected float32 waveforms \(n, 6400\).*{got}"):
+        recognizer.probabilities(waveforms)
+
+
+def test_what_is_not_audio_raises_an_audio_error(recognizer):
+    with pytest.raises(AudioError, match="expected"):
+        recognizer.recognize(b"<html>")
+
+
+def test_a_path_without_a_model_says_how_to_make_one(tmp_path):
+    for path in (tmp_path, tmp_path / "nothing.keras"):
+        with pytest.raises(ModelError, match="speech train"):
+            speech.load(path)

@@ -1,0 +1,52 @@
+import json
+
+import numpy as np
+import pytest
+
+from speech.errors import ModelError
+from speech.recognizer import Recognizer
+from speech.report import evaluate
+from tests import tiny
+
+
+def by_pitch(x: np.ndarray) -> np.ndarray:
+    """Probabilities from the strongest frequency: right for nearly every tone."""
+    pitch = np.abs(np.fft.rfft(x)).argmax(axis=1) * 16_000 / x.shape[1]
+    peak = np.abs(np.fft.rfft(x)).max(axis=1) / np.sqrt(np.sum(x**2, axis=1) + 1e-9)
+    label = np.select([peak < 20, abs(pitch - 300) < 60, abs(pitch - 1500) < 200], [3, 0, 1], 2)
+    return (0.9 * np.eye(4)[label] + 0.025).astype(np.float32)
+
+
+def model(labels=tiny.LABELS.labels, provenance=None) -> Recognizer:
+    return Recognizer("tones", labels, tiny.FEATURES, by_pitch, provenance)
+
+
+def test_the_page_the_figures_and_the_list_of_clips_agree(tmp_path):
+    data = tiny.recordings(tmp_path)
+    out = tmp_path / "out"
+    metrics = evaluate(model(provenance={"seed": 7}), data, out)
+    saved = json.loads((out / "metrics.json").read_text())
+    listed = (out / "clips.csv").read_text().splitlines()
+    assert metrics.n == saved["n"] == len(listed) - 1
+    assert saved["accuracy"] == metrics.accuracy > 0.9
+    page = (out / "README.md").read_text()
+    assert f"**Accuracy {metrics.accuracy:.2%}**" in page
+    assert data.digest in page
+    for picture in ("confusion.png", "reliability.png"):
+        assert picture in page
+        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_robustness_adds_its_two_tables(tmp_path):
+    evaluate(model(), tiny.recordings(tmp_path), tmp_path, robustness=True)
+    page = (tmp_path / "README.md").read_text()
+    assert "| noise, 10 dB SNR |" in page
+    assert "| mains hum | 0.0016 |" in page
+    saved = json.loads((tmp_path / "metrics.json").read_text())
+    assert saved["conditions"][0]["accuracy"] == saved["accuracy"]
+    assert {room["rms"] for room in saved["rooms"]} == {0.0002, 0.0016, 0.01, 0.1}
+
+
+def test_a_model_whose_labels_are_in_another_order_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="expected words, then unknown and silence"):
+        evaluate(model(("unknown", "low", "high", "silence")), tiny.recordings(tmp_path), tmp_path)

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+
+from speech.corpus import ClipSet, LabelSet, evaluation_set
+from speech.recognizer import Recognizer
+from speech.robustness import _changes, conditions, rooms
+from tests import tiny
+
+
+def recognizer(infer) -> Recognizer:
+    return Recognizer("fake", tiny.LABELS.labels, tiny.FEATURES, infer)
+
+
+def always(label: int):
+    row = np.eye(4, dtype=np.float32)[label]
+    return recognizer(lambda x: np.tile(row, (len(x), 1)))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny.recordings(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def clips(data) -> ClipSet:
+    return evaluation_set(data, LabelSet("tones", ("low", "high")))
+
+
+def test_every_condition_is_measured_on_all_clips(data, clips):
+    rows = list(conditions(always(1), data, clips))
+    assert rows[0].name == "unchanged"
+    assert len({row.name for row in rows}) == len(rows) >= 15
+    for row in rows:
+        assert row.accuracy == np.mean(clips.truth == 1)
+        assert row.recall["high"] == 1
+
+
+def test_the_noise_that_is_added_has_the_ratio_that_the_name_says(data, clips):
+    changes = _changes(always(0), data)
+    x = clips.waveforms[:8]
+    for snr in (20, 10, 5, 0):
+        noisy = changes[f"noise, {snr} dB SNR"](x, np.random.default_rng(0))
+        ratio = np.sum(x**2, axis=1) / np.sum((noisy - x) ** 2, axis=1)
+        np.testing.assert_allclose(10 * np.log10(ratio), snr, atol=0.1)
+
+
+def test_gain_and_shift_do_what_their_names_say(data, clips):
+    changes = _changes(always(0), data)
+    rng, x = np.random.default_rng(0), clips.waveforms[:2]
+    np.testing.assert_allclose(changes["gain -20 dB"](x, rng), x / 10, rtol=1e-6)
+    late, early = (changes[f"shifted by {ms} ms"](x, rng) for ms in ("+150", "-150"))
+    np.testing.assert_array_equal(late[:, 2400:], x[:, :-2400])
+    np.testing.assert_array_equal(early[:, :-2400], x[:, 2400:])
+    assert not late[:, :2400].any()
+    assert not early[:, -2400:].any()
+
+
+def test_the_telephone_band_ends_at_4_khz_and_opus_keeps_the_word(data, clips):
+    changes = _changes(always(0), data)
+    x = np.random.default_rng(1).normal(0, 0.1, (2, tiny.FEATURES.n_samples)).astype(np.float32)
+    spectrum = np.abs(np.fft.rfft(changes["telephone band (8 kHz)"](x, np.random.default_rng(0))))
+    frequency = np.fft.rfftfreq(x.shape[1], 1 / 16_000)
+    assert spectrum[:, frequency > 4_300].max() < 0.01 * spectrum[:, frequency < 3_500].mean()
+    tone = clips.waveforms[:1]
+    coded = changes["Opus, 16 kbit/s"](tone, np.random.default_rng(0))
+    assert np.corrcoef(coded[0], tone[0])[0, 1] > 0.9
+
+
+def test_rooms_have_the_level_they_claim_and_silence_makes_no_false_command():
+    heard: list[np.ndarray] = []
+
+    def infer(x: np.ndarray) -> np.ndarray:
+        heard.append(np.sqrt(np.mean(x**2, axis=1)))
+        return np.tile(np.eye(4, dtype=np.float32)[3], (len(x), 1))
+
+    rows = list(rooms(recognizer(infer)))
+    assert all(row.false_commands == 0 and row.n == 50 for row in rows)
+    for row, levels in zip(rows, heard, strict=True):
+        if row.rms < 0.05 and row.name != "clicks":  # louder ones are clipped at full scale
+            np.testing.assert_allclose(levels, row.rms, rtol=1e-3)
+    assert all(row.false_commands == row.n for row in rooms(always(0)))
+    assert all(row.false_commands == 0 for row in rooms(always(2))), "unknown is no command"

@@ -1,0 +1,71 @@
+"""What the README and the card say of the model that ships, held to the file that ships."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import speech
+from speech.corpus import decode, scan
+from speech.report import evaluate
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "saved_models" / "commands-8"
+
+
+@pytest.fixture(scope="module")
+def recognizer():
+    return speech.load(FOLDER)
+
+
+@pytest.fixture(scope="module")
+def figures():
+    return json.loads((FOLDER / "metrics.json").read_text())
+
+
+def test_the_readme_quotes_the_figures_of_the_shipped_model(figures):
+    readme = (ROOT / "README.md").read_text()
+    low, high = figures["accuracy_low"], figures["accuracy_high"]
+    assert f"**{figures['accuracy']:.2%}**" in readme
+    assert f"{low:.2%} to {high:.2%}" in readme
+    assert f"{figures['n']:,} clips" in readme
+
+
+def test_the_shipped_model_knows_eight_commands_and_where_it_comes_from(recognizer, figures):
+    commands = ("yes", "no", "up", "down", "left", "right", "stop", "go")
+    assert recognizer.labels == (*commands, "unknown", "silence")
+    assert recognizer.provenance["corpus"]["sha256"] == figures["corpus_sha256"]
+    assert recognizer.provenance["command"].startswith("speech train ")
+    assert (FOLDER / "model.keras").stat().st_size < 10_000_000
+
+
+def test_silence_at_every_level_is_no_command(recognizer):
+    rng = np.random.default_rng(0)
+    hiss = rng.normal(size=(40, 16_000)) * np.geomspace(1e-5, 0.1, 40)[:, np.newaxis]
+    clips = np.concatenate([np.zeros((1, 16_000)), hiss]).astype(np.float32)
+    called = [recognizer.labels[i] for i in recognizer.probabilities(clips).argmax(axis=1)]
+    assert set(called) <= {"unknown", "silence"}
+
+
+@pytest.mark.slow
+def test_evaluating_the_shipped_file_again_gives_the_figures_on_its_card(
+    recognizer, figures, speech_commands, tmp_path
+):
+    recordings = decode(scan(speech_commands), recognizer.features, tmp_path / "cache")
+    if recordings.digest != figures["corpus_sha256"]:
+        pytest.skip("another corpus than the one that the card was made on")
+    metrics = evaluate(recognizer, recordings, tmp_path / "out")
+    # another processor may round the last clip on the fence to the other side
+    assert metrics.accuracy == pytest.approx(figures["accuracy"], abs=2 / figures["n"])
+    listed = (tmp_path / "out" / "clips.csv").read_text()
+    assert listed == (FOLDER / "clips.csv").read_text()
+
+
+def test_real_clips_of_a_validation_speaker_are_recognised_whatever_the_format(
+    recognizer, speech_commands
+):
+    corpus = scan(speech_commands)
+    clips = [c for c in corpus.clips if c.split == "validation" and c.word == "stop"][:40]
+    heard = [recognizer.recognize(speech_commands / clip.path).label for clip in clips]
+    assert heard.count("stop") >= 0.8 * len(clips)
