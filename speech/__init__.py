@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from speech.errors import AudioError, CorpusError, MicrophoneError, ModelError, SpeechError
     from speech.features import FeatureConfig, mfcc
     from speech.recognizer import Prediction, Recognizer, load
+    from speech.stream import DecoderConfig, Detection, StreamDecoder
 
 __version__ = metadata.version("speech-commands")
 
@@ -30,16 +31,22 @@ _HOME = {
     "Prediction": "recognizer",
     "Recognizer": "recognizer",
     "load": "recognizer",
+    "DecoderConfig": "stream",
+    "Detection": "stream",
+    "StreamDecoder": "stream",
 }
 __all__ = [
     "AudioError",
     "CorpusError",
+    "DecoderConfig",
+    "Detection",
     "FeatureConfig",
     "MicrophoneError",
     "ModelError",
     "Prediction",
     "Recognizer",
     "SpeechError",
+    "StreamDecoder",
     "load",
     "load_audio",
     "mfcc",

@@ -26,7 +26,7 @@ MAX_CHANNELS = 32
 # that were cast to float without being scaled.
 MAX_PEAK = 4.0
 _BLOCK_FRAMES = 65_536
-_JUST_BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
+JUST_BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
 _TRUNCATED = re.compile(r"\bdata : (\d+) \(should be (\d+)\)")
 # An encoder that cannot seek back promises about as much as the field holds: arecord 0x7FFFFF00,
 # sox 0x7FFFF000, ffmpeg 0xFFFFFFFF.
@@ -66,7 +66,7 @@ def load_audio(
         mono = soxr.resample(mono, rate, sample_rate)
     if not mono.size:
         raise AudioError(f"{name}: expected at least one sample, got none; record it again")
-    return np.clip(mono, -1.0, _JUST_BELOW_ONE)
+    return np.clip(mono, -1.0, JUST_BELOW_ONE)
 
 
 def fit_length(waveform: Waveform, n_samples: int) -> Waveform:
@@ -142,6 +142,15 @@ def _check_channels(channels: int, name: str) -> None:
             f"{name}: expected 1 to {MAX_CHANNELS} channels, got {channels}; "
             + ("arrays are (samples, channels)" if name == "the array" else "choose some of them")
         )
+
+
+def mix_chunk(samples: npt.NDArray[Any], rate: int) -> tuple[Waveform, int]:
+    """A chunk of a stream of any length as mono float32 (n,), and its rate, which it keeps.
+
+    Raises:
+        AudioError: As ``load_audio`` of ``(samples, rate)``, but an empty chunk is none.
+    """
+    return _mix_array(samples, rate, max_seconds=1e9)
 
 
 def _mix_array(samples: npt.NDArray[Any], rate: int, max_seconds: float) -> tuple[Waveform, int]:

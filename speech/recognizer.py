@@ -39,6 +39,7 @@ class Recognizer:
         labels: Names of the classes.
         features: The preprocessing that the model was trained on; it also decides rate and length.
         infer: Waveforms (n, n_samples) float32 -> probabilities (n, n_classes) float32.
+        decoder: Settings of the live decoder that were chosen for this model; empty for defaults.
         provenance: Where the model comes from.
     """
 
@@ -48,11 +49,14 @@ class Recognizer:
         labels: tuple[str, ...],
         features: FeatureConfig,
         infer: Callable[[Batch], Batch],
+        *,
+        decoder: Mapping[str, Any] | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
         self.labels = labels
         self.features = features
+        self.decoder = dict(decoder or {})
         self.provenance = dict(provenance or {})
         self._infer = infer
 
@@ -136,4 +140,11 @@ def _load_keras(name: str, file: Path) -> Recognizer:
         logits = model.predict_on_batch(mfcc(waveforms, model.features))
         return np.asarray(keras.ops.softmax(logits / temperature), np.float32)
 
-    return Recognizer(name, model.labels, model.features, infer, model.provenance)
+    return Recognizer(
+        name,
+        model.labels,
+        model.features,
+        infer,
+        decoder=model.decoder,
+        provenance=model.provenance,
+    )

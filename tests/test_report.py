@@ -18,7 +18,7 @@ def by_pitch(x: np.ndarray) -> np.ndarray:
 
 
 def model(labels=tiny.LABELS.labels, provenance=None) -> Recognizer:
-    return Recognizer("tones", labels, tiny.FEATURES, by_pitch, provenance)
+    return Recognizer("tones", labels, tiny.FEATURES, by_pitch, provenance=provenance)
 
 
 def test_the_page_the_figures_and_the_list_of_clips_agree(tmp_path):
