@@ -231,9 +231,11 @@ class CommandModel(keras.Model):  # type: ignore[misc]
 
 
 def save_model(model: CommandModel, path: Path) -> None:
-    """Write a .keras file; never half of one."""
+    """Write a .keras file, without the optimiser; never half of one."""
+    bare = CommandModel.from_config(model.get_config())
+    bare.set_weights(model.get_weights())
     with replacing(path) as part:
-        model.save(part)
+        bare.save(part)
 
 
 def load_model(path: Path) -> CommandModel:
