@@ -26,6 +26,7 @@ MAX_CHANNELS = 32
 # that were cast to float without being scaled.
 MAX_PEAK = 4.0
 _BLOCK_FRAMES = 65_536
+_NO_LIMIT_SECONDS = 1e9
 JUST_BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
 _TRUNCATED = re.compile(r"\bdata : (\d+) \(should be (\d+)\)")
 # An encoder that cannot seek back promises about as much as the field holds: arecord 0x7FFFFF00,
@@ -67,6 +68,25 @@ def load_audio(
     if not mono.size:
         raise AudioError(f"{name}: expected at least one sample, got none; record it again")
     return np.clip(mono, -1.0, JUST_BELOW_ONE)
+
+
+def read_blocks(
+    source: str | os.PathLike[str] | bytes | BinaryIO,
+) -> Iterator[tuple[Waveform, int]]:
+    """A recording of any length, piece by piece, in memory that does not grow with it.
+
+    Args:
+        source: As for ``load_audio``, without arrays.
+
+    Yields:
+        Mono samples float32 (n,), not clipped to [-1, 1), n at most 65 536, and their rate in Hz.
+
+    Raises:
+        AudioError: As ``load_audio``, but never for its length; damage shows where it lies.
+    """
+    with _opened(source) as (handle, name), _sound_file(handle, name) as file:
+        for block in _mixed(_decode(file, name, _NO_LIMIT_SECONDS), name):
+            yield block, file.samplerate
 
 
 def fit_length(waveform: Waveform, n_samples: int) -> Waveform:
@@ -150,7 +170,7 @@ def mix_chunk(samples: npt.NDArray[Any], rate: int) -> tuple[Waveform, int]:
     Raises:
         AudioError: As ``load_audio`` of ``(samples, rate)``, but an empty chunk is none.
     """
-    return _mix_array(samples, rate, max_seconds=1e9)
+    return _mix_array(samples, rate, _NO_LIMIT_SECONDS)
 
 
 def _mix_array(samples: npt.NDArray[Any], rate: int, max_seconds: float) -> tuple[Waveform, int]:
@@ -213,6 +233,15 @@ class _Reader(soundfile.SoundFile):  # type: ignore[misc]
 
 
 def _mix_file(handle: BinaryIO, name: str, max_seconds: float) -> tuple[Waveform, int]:
+    with _sound_file(handle, name) as file:
+        if file.frames != _UNKNOWN_FRAMES:
+            _check_length(file.frames, file.samplerate, max_seconds, name)
+        return _mix_down(_decode(file, name, max_seconds), name), file.samplerate
+
+
+@contextlib.contextmanager
+def _sound_file(handle: BinaryIO, name: str) -> Iterator[soundfile.SoundFile]:
+    """The file opened, and refused where its header says that it cannot be what was meant."""
     if not handle.seek(0, io.SEEK_END):
         raise AudioError(
             f"{name}: expected an audio file ({FORMATS}), got an empty file; record it again"
@@ -226,12 +255,10 @@ def _mix_file(handle: BinaryIO, name: str, max_seconds: float) -> tuple[Waveform
             "convert it, for example: ffmpeg -i INPUT output.wav"
         ) from error
     with file:
-        rate = check_rate(file.samplerate, name)
+        check_rate(file.samplerate, name)
         _check_channels(file.channels, name)
         _refuse_truncated(file, handle, name)
-        if file.frames != _UNKNOWN_FRAMES:
-            _check_length(file.frames, rate, max_seconds, name)
-        return _mix_down(_decode(file, name, max_seconds), name), rate
+        yield file
 
 
 def _refuse_truncated(file: soundfile.SoundFile, handle: BinaryIO, name: str) -> None:
@@ -322,13 +349,16 @@ def _check_length(frames: int, rate: int, max_seconds: float, name: str) -> None
 
 
 def _mix_down(blocks: Iterator[npt.NDArray[Any]], name: str) -> Waveform:
-    mono: list[Waveform] = []
+    mono = list(_mixed(blocks, name))
+    return np.concatenate(mono) if mono else np.zeros(0, np.float32)
+
+
+def _mixed(blocks: Iterator[npt.NDArray[Any]], name: str) -> Iterator[Waveform]:
     for block in blocks:
         try:
-            mono.append(scale_to_float(block).mean(axis=1, dtype=np.float32))
+            yield scale_to_float(block).mean(axis=1, dtype=np.float32)
         except AudioError as error:
             raise AudioError(f"{name}: {error}") from None
-    return np.concatenate(mono) if mono else np.zeros(0, np.float32)
 
 
 def _reason(error: Exception) -> str:

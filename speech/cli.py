@@ -9,6 +9,8 @@ import dataclasses
 import json
 import os
 import shlex
+import shutil
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -250,6 +252,43 @@ def recognize(
 
 
 @app.command()
+def listen(
+    model: Annotated[Path, typer.Option(help="Folder of a model, or its file.")] = DEFAULT_MODEL,
+    device: Annotated[str, typer.Option(help="Number or part of a microphone's name.")] = "",
+    show: Annotated[bool, typer.Option("--list", help="Only show the microphones.")] = False,
+    stdin: Annotated[bool, typer.Option("--stdin", help="Hear raw 16-bit mono PCM.")] = False,
+    rate: Annotated[int | None, typer.Option(help="Of --stdin.", show_default="model's")] = None,
+    wav: Annotated[Path | None, typer.Option(help="Hear a file.", show_default=False)] = None,
+    realtime: Annotated[bool, typer.Option("--realtime", help="At the pace of --wav.")] = False,
+    threshold: Annotated[float | None, typer.Option(min=0.01, max=1, help="For all words.")] = None,
+    execute: Annotated[str, typer.Option("--exec", help="Start 'COMMAND {label}' each time.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """Tell commands as they are spoken into a microphone, a pipe or a file; Ctrl-C ends it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
+        from speech import listen as live
+        from speech.recognizer import load
+
+        if show:
+            _print_microphones(as_json)
+            return
+        try:
+            launcher = stack.enter_context(live.Launcher(execute)) if execute else None
+            source = live.Source(device, sys.stdin.buffer if stdin else None, rate, wav, realtime)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        decoder = live.decoder_for(load(model), threshold)
+        blocks = stack.enter_context(source.open(decoder.recognizer.features.sample_rate))
+        width = shutil.get_terminal_size().columns if sys.stderr.isatty() and not as_json else 0
+        stack.callback(typer.echo, live.CLEAR if width else "", nl=False, err=True)
+        for item in live.listen(blocks, decoder, launcher):
+            out, err = live.rendered(item, as_json, width)
+            typer.echo(err, nl=False, err=True)
+            typer.echo(out, nl=False)
+
+
+@app.command()
 def info(model: Model = DEFAULT_MODEL, as_json: AsJson = False) -> None:
     """Show what a model knows of itself: labels, features, where it comes from."""
     from speech.recognizer import load
@@ -313,6 +352,18 @@ def _table(*columns: str) -> Any:
 def _summary(accuracy: float, low: float, high: float, folder: Path) -> str:
     interval = f"95 % interval {low:.2%} to {high:.2%}"
     return f"Accuracy {accuracy:.2%} ({interval}); report: {folder / 'README.md'}"
+
+
+def _print_microphones(as_json: bool) -> None:
+    from speech.microphone import devices
+
+    table = _table("Number", "Name", "Channels", "Rate")
+    for found in devices():
+        table.add_row(*map(str, found))
+        if as_json:
+            typer.echo(json.dumps(found._asdict()))
+    if not as_json:
+        _console().print(table)
 
 
 def _decode(root: Path, features: "FeatureConfig | None", cache: Path | None) -> "Recordings":

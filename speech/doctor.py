@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from speech.errors import SpeechError
+from speech.errors import MicrophoneError, SpeechError
+from speech.microphone import devices
 
 # where a package comes from: the extra that installs it, or "" for the core
 _PACKAGES = {
@@ -48,20 +49,12 @@ def _versions() -> Iterator[Finding]:
 
 def _sound() -> Finding:
     try:
-        import sounddevice
-    except ImportError:
-        return Finding("Microphones", "unknown", _install("mic"))
-    except OSError:
-        advice = "install it: apt-get install libportaudio2, or brew install portaudio"
-        return Finding("PortAudio", "not found", advice)
-    try:
-        inputs = [d["name"] for d in sounddevice.query_devices() if d["max_input_channels"] > 0]
-    except sounddevice.PortAudioError as error:
-        return Finding("Microphones", str(error), "start the sound server, then try again")
-    if not inputs:
-        advice = "plug in a microphone, or start the sound server"
-        return Finding("Microphones", "none", advice)
-    return Finding("Microphones", ", ".join(inputs))
+        names = [device.name for device in devices()]
+    except MicrophoneError as error:
+        return Finding("Microphones", "unknown", str(error))
+    if not names:
+        return Finding("Microphones", "none", "plug one in, or start the sound server")
+    return Finding("Microphones", ", ".join(names))
 
 
 def _gpu() -> Finding:

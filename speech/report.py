@@ -99,8 +99,13 @@ def evaluate(
 
 
 def _robustness_section(worse: Sequence[Condition], empty: Sequence[Room]) -> str:
+    weakest = min(worse, key=lambda condition: condition.accuracy)
+    loudest = max(empty, key=lambda room: room.false_commands / room.n)
     lines = [
         "## In worse conditions",
+        "",
+        f"Weakest: {weakest.name}, with {weakest.accuracy:.1%}, and {loudest.name} at RMS "
+        f"{loudest.rms:g}, of which {loudest.false_commands / loudest.n:.0%} is called a command.",
         "",
         "The same clips, changed; the noise is the part of the corpus's noise files that never "
         "trains.",

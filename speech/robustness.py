@@ -145,7 +145,9 @@ def _changes(recognizer: Recognizer, recordings: Recordings) -> dict[str, Change
         "44.1 kHz stereo": through(stereo(44_100)),
         "48 kHz stereo": through(stereo(48_000)),
         "Opus, 16 kbit/s": through(lambda c: _opus(c, rate)),
-        "room with 0.3 s of reverberation": lambda x, rng: _reverberate(x, rate, rng),
+        "room with 0.3 s of reverberation": lambda x, rng: np.stack(
+            [_reverberate(clip, rate, rng) for clip in x]
+        ),
     }
 
 
@@ -173,16 +175,16 @@ def _opus(clip: Batch, rate: int) -> Batch:
     return load_audio(file.getvalue(), rate)
 
 
-def _reverberate(x: Batch, rate: int, rng: np.random.Generator) -> Batch:
-    """Convolve with decaying noise (RT60 0.3 s) 3 dB under the direct sound, one for each clip."""
+def _reverberate(clip: Batch, rate: int, rng: np.random.Generator) -> Batch:
+    """Convolve with decaying noise (RT60 0.3 s), together 3 dB under the direct sound."""
     time = np.arange(round(0.4 * rate)) / rate
-    tail = rng.standard_normal((len(x), len(time))) * 10 ** (-3 * time / 0.3)
-    tail[:, : round(0.003 * rate)] = 0
-    tail *= 10 ** (-3 / 20) / np.sqrt(np.sum(tail**2, axis=1, keepdims=True))
-    tail[:, 0] = 1
-    n = x.shape[1] + tail.shape[1]
-    wet = np.fft.irfft(np.fft.rfft(x, n) * np.fft.rfft(tail, n), n)
-    return wet[:, : x.shape[1]].astype(np.float32)
+    tail = rng.standard_normal(len(time)) * 10 ** (-3 * time / 0.3)
+    tail[: round(0.003 * rate)] = 0
+    tail *= 10 ** (-3 / 20) / np.sqrt(np.sum(tail**2))
+    tail[0] = 1
+    n = len(clip) + len(tail)
+    wet = np.fft.irfft(np.fft.rfft(clip, n) * np.fft.rfft(tail, n), n)
+    return wet[: len(clip)].astype(np.float32)
 
 
 # --- backgrounds: made in another way than those of augment.py, which the network has heard -----

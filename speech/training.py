@@ -144,7 +144,7 @@ class ClipSource:
         self._words = [by_word.pop(word, np.zeros(0, np.int64)) for word in labels.words]
         self._others = list(by_word.values())
         empty = [w for w, clips in zip(labels.words, self._words, strict=True) if not len(clips)]
-        if empty or (labels.unknown and not self._others):
+        if empty or (labels.unknown and not self._others and speech is None):
             raise ModelError(
                 f"{recordings.corpus.root}: expected training clips of every word, got none of "
                 f"{', '.join(empty or [UNKNOWN])}; choose other --labels or add recordings"
@@ -172,7 +172,8 @@ class ClipSource:
             for c, n in zip(self._words, counts.astype(int), strict=True)
         ]
         if self.labels.unknown:
-            n_spoken = round(n_unknown * config.speech_share) * (self.speech is not None)
+            share = config.speech_share if self._others else 1.0
+            n_spoken = round(n_unknown * share) * (self.speech is not None)
             words = draw_evenly(self._others, n_unknown - n_spoken, rng)
             drawn.append(np.concatenate([words, np.full(n_spoken, _SPOKEN)]))
         if self.labels.silence:

@@ -57,7 +57,7 @@ def corpus_folder(tmp_path_factory):
 def test_help_lists_the_commands_without_any_heavy_package():
     result = speech("--help")
     assert result.returncode == 0
-    for command in ("prepare", "train", "evaluate", "recognize", "info", "doctor"):
+    for command in ("prepare", "train", "evaluate", "recognize", "listen", "info", "doctor"):
         assert re.search(rf"\b{command}\b", result.stdout)
     script = (
         "import sys; sys.argv = ['speech', '--help']\n"
@@ -130,7 +130,7 @@ def test_a_bad_file_among_good_ones_is_named_and_the_others_are_recognised(
         (("train", "--config", "pyproject.toml"), 5, "expected the config.json of a run"),
         (("prepare", "--recipe", "songs"), 4, "recipe 'songs': expected one of"),
         (("evaluate", "MODEL", "--split", "all"), 2, "expected validation or test"),
-        (("listen",), 2, "No such command"),
+        (("sing",), 2, "No such command"),
         (("train", "--epochs", "0"), 2, "0 is not in the range"),
     ],
 )

@@ -25,7 +25,8 @@ LAYERS = (
     ("recognizer",),
     ("robustness", "stream"),
     ("report",),
-    ("microphone", "doctor"),
+    ("microphone",),
+    ("listen", "doctor"),
     ("cli", "app"),
     ("__main__",),
 )
@@ -37,7 +38,7 @@ ANYWHERE = {
     "numba": {"augment"},
     "soundfile": {"audio", "robustness"},
     "soxr": {"audio", "robustness", "stream"},
-    "sounddevice": {"microphone", "doctor"},
+    "sounddevice": {"microphone"},
     "gradio": {"app"},
     "typer": {"cli"},
     "rich": {"cli"},

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from speech.augment import AugmentConfig
-from speech.corpus import LabelSet
+from speech.corpus import ContinuousSpeech, LabelSet
 from speech.errors import ModelError
 from speech.training import CHECKPOINT, ClipSource, TrainConfig, prefetch, train
 from tests import tiny
@@ -122,6 +122,21 @@ def test_an_epoch_has_the_shares_that_the_recipe_asks_for(tmp_path):
     plan = ClipSource(tiny.recordings(tmp_path, n_train=50), tiny.LABELS, config).plan(0)
     np.testing.assert_array_equal(np.bincount(plan[:, 1]), [70, 70, 40, 20])
     assert ((plan[:, 0] == -1) == (plan[:, 1] == 3)).all()
+
+
+def test_continuous_speech_takes_its_share_of_unknown_and_no_more(tmp_path):
+    data = tiny.recordings(tmp_path, n_train=50)
+    spoken = ContinuousSpeech(np.arange(40_000, dtype=np.int16) % 1000, "0", ("folder",))
+    config = tiny.config(epoch_clips=200, unknown_share=0.2, silence_share=0.1, speech_share=0.25)
+    source = ClipSource(data, tiny.LABELS, config, spoken)
+    plan = source.plan(0)
+    np.testing.assert_array_equal(np.bincount(plan[:, 1]), [70, 70, 40, 20])
+    windows = plan[plan[:, 0] == -2]
+    assert len(windows) == 10
+    assert set(windows[:, 1]) == {tiny.LABELS.labels.index("unknown")}
+    x, _ = next(source.batches(0))
+    assert np.isfinite(x).all()
+    assert x.shape == (16, tiny.FEATURES.n_frames, tiny.FEATURES.n_mfcc)
 
 
 def test_no_clip_of_a_validation_speaker_is_ever_drawn(tmp_path):

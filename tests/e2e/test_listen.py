@@ -1,0 +1,374 @@
+"""``speech listen`` as people run it, and a microphone whose sound really comes from a server."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from speech.listen import CLEAR
+from speech.microphone import Microphone, devices
+from tests.e2e import sound_card
+from tests.e2e.sound_card import SoundCard
+from tests.e2e.tones import RATE, said
+
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "saved_models" / "commands-8"
+WORDS = [(0.5, "low"), (2.0, "high"), (3.5, "low")]
+SPOKEN = [word for _, word in WORDS]
+TONE = 437.0  # no whole number of periods in a block, so that a lost one breaks the phase
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def write(path: Path, samples: np.ndarray, rate: int = RATE) -> Path:
+    soundfile.write(path, samples, rate, subtype="PCM_16")
+    return path
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory) -> Path:
+    return write(tmp_path_factory.mktemp("words") / "words.wav", said(WORDS, 5.0))
+
+
+def command(*arguments: object, program: str = "tests.e2e.tones") -> list[str]:
+    return [sys.executable, "-m", program, "listen", *map(str, arguments)]
+
+
+def listen(*arguments: object, **given: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, cwd=ROOT, **given)
+
+
+class Listener:
+    """A running ``speech listen --json``, whose lines are read as they come."""
+
+    def __init__(self, *arguments: object, program: str = "tests.e2e.tones", **given: Any) -> None:
+        self.process = subprocess.Popen(
+            command(*arguments, "--json", program=program),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            **given,
+        )
+
+    def next(self, kind: str) -> dict[str, Any]:
+        """The next detection, or event of a kind; those of other kinds are passed over."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            item = json.loads(line)
+            if kind in (item["type"], item.get("event")):
+                return item
+        raise AssertionError(self.process.communicate()[1])
+
+    def end(self, number: signal.Signals) -> tuple[int, str]:
+        self.process.send_signal(number)
+        return self.process.wait(), self.process.communicate()[1]
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Listener]]:
+    running: list[Listener] = []
+
+    def start_one(*arguments: object, **given: Any) -> Listener:
+        running.append(Listener(*arguments, **given))
+        return running[-1]
+
+    yield start_one
+    for listener in running:
+        listener.process.kill()
+        listener.process.communicate()
+
+
+# --- files and pipes -----------------------------------------------------------------------------
+
+
+def test_a_file_gives_a_line_for_each_word(words):
+    result = listen("--wav", words)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert all(re.fullmatch(r"\d+\.\d s  \w+  [01]\.\d\d", line) for line in lines), lines
+    assert [line.split()[2] for line in lines] == SPOKEN
+    assert result.stderr == ""
+
+
+def test_a_pipe_gives_the_same_detections_as_the_file(words, tmp_path):
+    samples, _ = soundfile.read(words, dtype="int16")
+    from_file = listen("--wav", words, "--json")
+    piped = subprocess.run(
+        command("--stdin", "--rate", RATE, "--json"),
+        input=samples.astype("<i2").tobytes(),
+        capture_output=True,
+        cwd=ROOT,
+    )
+    assert piped.returncode == 0, piped.stderr
+    assert piped.stdout.decode() == from_file.stdout
+    assert [json.loads(line)["label"] for line in from_file.stdout.splitlines()] == SPOKEN
+
+
+def test_the_same_file_is_heard_alike_at_its_own_pace(words, tmp_path):
+    short = write(tmp_path / "short.wav", said([(0.2, "high")], 1.2))
+    assert listen("--wav", short, "--realtime").stdout == listen("--wav", short).stdout != ""
+
+
+def test_each_detection_starts_the_command(words, tmp_path):
+    script = f"open({str(tmp_path)!r} + '/{{label}}', 'w'); print('noted')"
+    result = listen("--wav", words, "--exec", f'"{sys.executable}" -c "{script}"', "--json")
+    assert result.returncode == 0, result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"low", "high"}
+    assert len(result.stdout.splitlines()) == 3, "what commands print is no detection"
+    assert result.stderr.count("noted") == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_a_request_to_end_are_a_clean_end(start, number):
+    listener = start("--stdin", stdin=subprocess.PIPE)
+    samples = np.round(32767 * said([(0.5, "low")], 3.0)).astype("<i2")
+    listener.process.stdin.buffer.write(samples.tobytes())
+    listener.process.stdin.flush()
+    assert listener.next("detection")["label"] == "low"
+    assert listener.end(number) == (0, "")
+
+
+def test_a_terminal_shows_one_live_line_beside_the_detections(words):
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        command("--wav", words), stdout=subprocess.PIPE, stderr=theirs, text=True, cwd=ROOT
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while data := os.read(ours, 65_536):
+                shown += data
+        except OSError:  # how Linux says that the other side is closed
+            pass
+        lines = process.communicate()[0].splitlines()
+    os.close(ours)
+    assert process.returncode == 0
+    assert len(lines) == 3
+    text = shown.decode()
+    assert text.count(CLEAR) > 40
+    assert "low 0.9" in text
+    assert "\n" not in text
+    assert text.endswith(CLEAR), "the shell's prompt is to stand at the beginning of a line"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--wav", "nothing.wav"), 3, "nothing.wav: expected an audio file"),
+        (("--stdin", "--rate", "1"), 3, "expected a rate of 8000 to 192000 Hz, got 1"),
+        (("--stdin", "--wav", "a.wav"), 2, "expected one of --device, --stdin and --wav"),
+        (("--rate", "8000"), 2, "expected --rate beside --stdin"),
+        (("--realtime",), 2, "expected --realtime beside --wav"),
+        (("--stdin", "--exec", "no-such-program {label}"), 2, "got 'no-such-program'"),
+        (("--stdin", "--threshold", "2"), 2, "less than or equal to 1"),
+    ],
+)
+def test_bad_input_gives_one_line_and_its_exit_code(arguments, code, message):
+    result = listen(*arguments, stdin=subprocess.DEVNULL)
+    assert result.returncode == code, result.stderr
+    assert message in re.sub(r"[│\s]+", " ", result.stderr)
+    assert "Traceback" not in result.stderr
+    if code != 2:
+        assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [(), ("--list",), ("--device", "usb")])
+def test_without_portaudio_its_installation_is_told(arguments, tmp_path):
+    (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')")
+    result = listen(*arguments, env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert result.returncode == 6
+    assert "apt-get install libportaudio2" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+# --- a sound card --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="card"))  # pytest's own are too long for a socket
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def card(skip_or_fail, folder) -> Iterator[SoundCard]:
+    """A sound card that this process and those it starts can use."""
+    if lacking := sound_card.missing():
+        skip_or_fail(f"not installed: {lacking}")
+    try:
+        import sounddevice
+    except (ImportError, OSError) as error:
+        skip_or_fail(f"no PortAudio: {error}")
+    made = SoundCard(folder / "card")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in made.variables.items():
+            patch.setenv(name, value)
+        made.start()
+        sounddevice._terminate()
+        sounddevice._initialize()
+        if sound_card.DEVICE not in [device.name for device in devices()]:
+            made.kill()
+            skip_or_fail("ALSA has no plugin for PulseAudio: install libasound2-plugins")
+        yield made
+        made.kill()
+    sounddevice._terminate()
+    sounddevice._initialize()
+
+
+@pytest.fixture(scope="module")
+def tone(folder) -> Path:
+    rate = sound_card.RATE
+    time = np.arange(round(3.0 * rate)) / rate
+    return write(folder / "tone.wav", 0.5 * np.sin(2 * np.pi * TONE * time), rate)
+
+
+def record(microphone: Microphone, n_loud: int) -> tuple[np.ndarray, int]:
+    """The sound of so many blocks from the first loud one on, and its rate."""
+    loud: list[np.ndarray] = []
+    for block in microphone.blocks():
+        if not block.event and (loud or np.abs(block.samples).max() > 8000):
+            loud.append(block.samples)
+        if len(loud) == n_loud:
+            assert block.dropped == 0
+            return np.concatenate(loud)[:, 0], block.sample_rate
+    raise AssertionError("the microphone came to an end")
+
+
+def is_whole_tone(samples: np.ndarray, rate: int) -> bool:
+    """Whether one sine of the right pitch, amplitude and phase explains all of it."""
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    if abs(np.argmax(spectrum) * rate / len(samples) - TONE) > rate / len(samples):
+        return False
+    phase = 2 * np.pi * TONE * np.arange(len(samples)) / rate
+    waves = np.stack([np.cos(phase), np.sin(phase)], axis=1)
+    parts, *_ = np.linalg.lstsq(waves, samples / 32768, rcond=None)
+    rest = samples / 32768 - waves @ parts
+    return abs(np.hypot(*parts) - 0.5) < 0.02 and float(np.abs(rest).max()) < 0.02
+
+
+@pytest.mark.sound
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_a_tone_that_is_played_is_heard_at_its_pitch_and_without_a_gap(card, tone, rate):
+    with Microphone(sound_card.DEVICE, rate) as microphone:
+        player = card.play(tone)
+        samples, heard_at = record(microphone, 42)
+        assert player.wait() == 0
+    assert heard_at == rate
+    assert microphone.overflows == 0
+    assert is_whole_tone(samples[rate // 20 :], rate)
+
+
+@pytest.mark.sound
+def test_a_reader_that_sleeps_loses_the_oldest_blocks_and_hears_on_without_a_gap(card, tone):
+    with Microphone(sound_card.DEVICE, queue_seconds=0.5) as microphone:
+        blocks = microphone.blocks()
+        next(blocks)
+        while microphone.dropped < 20:
+            pass
+        player = card.play(tone)
+        loud = [np.zeros(0)]
+        while len(loud) < 40:
+            block = next(blocks)
+            if len(loud) > 1 or np.abs(block.samples).max() > 8000:
+                loud.append(block.samples[:, 0])
+        assert player.wait() == 0
+        assert block.dropped >= 20
+    assert is_whole_tone(np.concatenate(loud[2:]), 16_000)
+
+
+@pytest.mark.sound
+def test_a_killed_sound_server_is_told_and_heard_again_when_it_is_back(card, tone):
+    with Microphone(sound_card.DEVICE) as microphone:
+        blocks = microphone.blocks()
+        assert not next(blocks).event
+        card.kill()
+        try:
+            assert next(block for block in blocks if block.event).event == "lost"
+        finally:
+            card.start()
+        assert next(block for block in blocks if block.event).event == "back"
+        player = card.play(tone)
+        samples, rate = record(microphone, 42)
+        assert player.wait() == 0
+    assert is_whole_tone(samples[rate // 20 :], rate)
+
+
+@pytest.mark.sound
+def test_words_are_heard_from_the_card_also_after_its_server_was_killed(card, words, folder, start):
+    listener = start("--device", sound_card.DEVICE)
+    assert listener.next("ready")["message"] == "listening to pulse"
+    card.play(words).wait()
+    before = [listener.next("detection") for _ in WORDS]
+    assert [detection["label"] for detection in before] == SPOKEN
+    card.kill()
+    try:
+        assert "lost" in listener.next("lost")["message"]
+    finally:
+        card.start()
+    assert "back" in listener.next("back")["message"]
+    card.play(write(folder / "word.wav", said([(0.5, "high")], 1.5))).wait()
+    after = listener.next("detection")
+    assert after["label"] == "high"
+    assert after["time"] > before[-1]["time"]
+    assert listener.end(signal.SIGINT) == (0, ""), "no chatter of the libraries either"
+
+
+@pytest.mark.sound
+def test_a_sound_server_that_hangs_does_not_hold_up_ctrl_c(card, start):
+    listener = start("--device", sound_card.DEVICE)
+    listener.next("ready")
+    card.freeze()
+    try:
+        listener.next("lost")
+        assert listener.end(signal.SIGINT) == (0, "")
+    finally:
+        card.thaw()
+
+
+@pytest.mark.sound
+def test_list_shows_the_card_and_an_unknown_device_is_refused_with_those_there_are(card):
+    shown = [json.loads(line) for line in listen("--list", "--json").stdout.splitlines()]
+    assert sound_card.DEVICE in [device["name"] for device in shown]
+    assert set(shown[0]) == {"number", "name", "channels", "sample_rate"}
+    assert sound_card.DEVICE in listen("--list").stdout
+    refused = listen("--device", "piano")
+    assert refused.returncode == 6
+    assert "device 'piano': expected one of " in refused.stderr
+    assert "'pulse'" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.sound
+@pytest.mark.slow
+def test_the_shipped_model_hears_real_words_from_the_card(card, speech_commands, folder, start):
+    if not (MODEL / "model.keras").exists():
+        pytest.skip("no model is shipped yet")
+    commands = ("yes", "left", "stop", "go")
+    names = (speech_commands / "validation_list.txt").read_text().split()
+    clips = [next(n for n in names if n.startswith(f"{word}/")) for word in commands]
+    parts = [np.pad(soundfile.read(speech_commands / c)[0], (0, RATE // 2)) for c in clips]
+    silence = np.zeros(RATE)
+    said_by_people = write(folder / "real.wav", np.concatenate([*parts, silence]))
+
+    listener = start("--device", sound_card.DEVICE, "--model", MODEL, program="speech")
+    listener.next("ready")
+    assert card.play(said_by_people).wait() == 0
+    listener.process.send_signal(signal.SIGINT)
+    shown, problems = listener.process.communicate()
+    assert listener.process.returncode == 0, problems
+    items = [json.loads(line) for line in shown.splitlines()]
+    found = [item["label"] for item in items if item["type"] == "detection"]
+    assert len(set(found) & set(commands)) >= 3, found  # one may be mistaken
