@@ -16,7 +16,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from speech.evaluation import ClipMetrics, as_probabilities, wilson_interval
+from speech.evaluation import ClipMetrics, wilson_interval
 from speech.features import FeatureConfig
 from speech.files import replacing
 
@@ -169,27 +169,6 @@ def mfcc_image(
     ax.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True))
     _dress(ax, "", "Time (s)", "Coefficient", grid=False)
     _dress(bar.ax, "", "", "Value", grid=False)
-    return figure
-
-
-def probabilities_bar(
-    probabilities: npt.ArrayLike, labels: Sequence[str], *, figsize: Size | None = None
-) -> Figure:
-    """``probabilities`` (c,) as bars in the order of ``labels`` from the top; the greatest is dark.
-
-    Raises:
-        ValueError: Another number of labels, or no distribution.
-    """
-    (p,) = as_probabilities(np.asarray(probabilities)[np.newaxis], len(labels))
-    figure = Figure(figsize=figsize or (6.0, 0.9 + 0.28 * len(p)), layout="constrained")
-    ax = figure.subplots()
-    colors = [BLUE if i == p.argmax() else PALE for i in range(len(p))]
-    bars = ax.barh(range(len(p)), p, color=colors)
-    ax.bar_label(bars, fmt="%.2f", padding=3, fontsize=9, color=INK)
-    ax.set_yticks(range(len(p)), labels)
-    ax.set(xlim=(0, 1.1), xticks=[0, 0.25, 0.5, 0.75, 1], ylim=(len(p) - 0.4, -0.6))
-    _dress(ax, "", "Probability", "")
-    ax.grid(visible=False, axis="y")
     return figure
 
 

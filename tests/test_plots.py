@@ -57,7 +57,6 @@ PICTURES: dict[str, Callable[..., Figure]] = {
     "curves": lambda **kw: plots.learning_curves(HISTORY, **kw),
     "waveform": lambda **kw: plots.waveform(tone(16_000), 16_000, **kw),
     "mfcc": lambda **kw: plots.mfcc_image(coefficients(), CONFIG, **kw),
-    "bar": lambda **kw: plots.probabilities_bar([0.1, 0.2, 0.65, 0.05], LABELS, **kw),
 }
 EXTREMES: dict[str, Callable[[], Figure]] = {
     "one clip": lambda: plots.reliability_diagram(example(1)),
@@ -69,11 +68,9 @@ EXTREMES: dict[str, Callable[[], Figure]] = {
     ),
     "one frame": lambda: plots.mfcc_image(coefficients(1), CONFIG),
     "digital silence": lambda: plots.mfcc_image(np.zeros((98, 40)), CONFIG),
-    "one label": lambda: plots.probabilities_bar([1.0], ["yes"]),
     "35 labels' matrix": lambda: plots.confusion_matrix(
         clip_metrics(np.eye(35), range(35), [f"word{i}" for i in range(35)])
     ),
-    "35 labels": lambda: plots.probabilities_bar(np.full(35, 1 / 35), [f"w{i}" for i in range(35)]),
 }
 
 
@@ -188,20 +185,10 @@ def test_an_mfcc_frame_lies_at_the_middle_of_its_window_in_seconds() -> None:
     assert axis_words(ax) == ("Time (s)", "Coefficient")
 
 
-def test_probability_bars_keep_the_order_of_the_labels_and_carry_their_values() -> None:
-    figure = plots.probabilities_bar([0.1, 0.2, 0.65, 0.05], LABELS)
-    ax = figure.axes[0]
-    assert [t.get_text() for t in ax.get_yticklabels()] == list(LABELS)
-    assert [t.get_text() for t in ax.texts] == ["0.10", "0.20", "0.65", "0.05"]
-    assert ax.yaxis_inverted()
-    colors = [bar.get_facecolor() for bar in ax.patches]
-    assert [colors.count(color) for color in colors] == [3, 3, 1, 3]
-
-
 def test_saving_replaces_the_old_picture_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     path.write_bytes(b"old")
-    plots.save(PICTURES["bar"](), str(path))
+    plots.save(PICTURES["confusion"](), str(path))
     assert path.read_bytes().startswith(b"\x89PNG")
     assert list(tmp_path.iterdir()) == [path]
 
@@ -218,7 +205,7 @@ def test_a_save_that_fails_leaves_the_old_picture_and_nothing_beside_it(
 
     monkeypatch.setattr(Figure, "savefig", half)
     with pytest.raises(OSError, match="disk full"):
-        plots.save(PICTURES["bar"](), path)
+        plots.save(PICTURES["confusion"](), path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -233,8 +220,6 @@ def test_a_save_that_fails_leaves_the_old_picture_and_nothing_beside_it(
         lambda: plots.waveform(np.zeros(5), 0),
         lambda: plots.mfcc_image(np.zeros((98, 13)), CONFIG),
         lambda: plots.mfcc_image(np.zeros((0, 40)), CONFIG),
-        lambda: plots.probabilities_bar([0.5, 0.5], LABELS),
-        lambda: plots.probabilities_bar([0.5, 0.6], ["a", "b"]),
     ],
 )
 def test_bad_input_is_refused_with_what_was_expected_and_got(draw: Callable[[], Figure]) -> None:
