@@ -75,14 +75,15 @@ def answer(recognizer: Recognizer, path: str | None) -> Answer:
         return Answer(None, None, None, INVITATION)
     try:
         waveform = load_audio(path, recognizer.features.sample_rate)
-        return _describe(recognizer, waveform)
+        return answer_waveform(recognizer, waveform)
     except SpeechError as error:
         # the folder is a temporary one of the server and means nothing to the user
         message = str(error).replace(path, Path(path).name)
         return Answer(None, None, None, f"{MARK} {message}")
 
 
-def _describe(recognizer: Recognizer, waveform: Waveform) -> Answer:
+def answer_waveform(recognizer: Recognizer, waveform: Waveform) -> Answer:
+    """Recognise samples (n,) at the model's rate, and draw what the network heard."""
     features = recognizer.features
     clip = fit_length(waveform, features.n_samples)
     prediction = recognizer.recognize_waveform(clip)
@@ -208,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         recognizer = load(options.model)
         # the first clip compiles the front end and traces the network: nobody should wait for it
-        _describe(recognizer, np.zeros(recognizer.features.n_samples, np.float32))
+        answer_waveform(recognizer, np.zeros(recognizer.features.n_samples, np.float32))
         if not _is_loopback(options.host):
             _say(
                 f"warning: --host {options.host} lets others on the network use this page, without "

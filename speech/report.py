@@ -173,6 +173,9 @@ def _facts(
         "Training": _training_time(history),
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "Made by": f"`{trained.get('command')}`",
+        "Code that trained it": f"SHA-256 `{trained['code']}`"
+        if "code" in trained
+        else "not recorded; the command makes a model of this recipe, not these very weights",
         "Measured by": "`speech evaluate`",
     }
 

@@ -1,9 +1,7 @@
 """Training: one plain loop that can be killed at any moment and goes on to the same result."""
 
 import dataclasses
-import importlib.metadata
 import json
-import platform
 import queue
 import threading
 import time
@@ -34,6 +32,7 @@ from speech.evaluation import fit_temperature
 from speech.features import FeatureConfig, check_fields, mfcc
 from speech.files import replacing, write_json
 from speech.model import Architecture, CommandModel, save_model
+from speech.provenance import provenance
 
 T = TypeVar("T")
 Batch = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
@@ -289,7 +288,14 @@ def train(
         labels.labels,
         config.features,
         config.architecture,
-        provenance=_provenance(recordings, labels, config, speech, command),
+        provenance={
+            **provenance(recordings, speech),
+            "label_set": labels.name,
+            "seed": config.seed,
+            "train": config.to_dict(),
+            "backend": keras.backend.backend(),
+            "command": command,
+        },
     )
     first = np.concatenate([x for _, (x, _) in zip(range(16), source.batches(0), strict=False)])
     model.normalization.adapt(first)
@@ -450,36 +456,6 @@ class _RunState:
             variables = [*self.model.variables, *self.optimizer.variables]
             for i, variable in enumerate(variables):
                 variable.assign(saved[f"v{i}"])
-
-
-def _provenance(
-    recordings: Recordings,
-    labels: LabelSet,
-    config: TrainConfig,
-    speech: ContinuousSpeech | None,
-    command: str,
-) -> dict[str, Any]:
-    packages = ("tensorflow-cpu", "tensorflow", "keras", "librosa", "numpy", "soxr", "soundfile")
-    versions = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "corpus": {
-            "sha256": recordings.digest,
-            "clips": len(recordings.corpus.clips),
-            "name": recordings.corpus.root.name,
-        },
-        "speech": None if speech is None else {"sha256": speech.digest, "names": speech.names},
-        "label_set": labels.name,
-        "seed": config.seed,
-        "train": config.to_dict(),
-        "backend": keras.backend.backend(),
-        "versions": versions,
-        "command": command,
-    }
 
 
 def _tensorboard_writer(folder: Path | None) -> Callable[[Mapping[str, Any]], None]:

@@ -20,7 +20,7 @@ LAYERS = (
     ("errors", "files", "evaluation"),
     ("archive", "audio", "features"),
     ("augment", "corpus", "plots"),
-    ("model",),
+    ("model", "provenance"),
     ("training", "export"),
     ("recognizer",),
     ("robustness", "stream"),

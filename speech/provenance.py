@@ -1,0 +1,58 @@
+"""Where a model comes from: the data, the code and the versions that decide its weights."""
+
+import hashlib
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import Any
+
+from speech.corpus import ContinuousSpeech, Recordings
+
+_DECIDING_MODULES = ("audio", "augment", "corpus", "features", "model", "training")
+_DECIDING_PACKAGES = (
+    "tensorflow-cpu",
+    "tensorflow",
+    "keras",
+    "librosa",
+    "numba",
+    "numpy",
+    "soxr",
+    "soundfile",
+)
+
+
+def provenance(recordings: Recordings, speech: ContinuousSpeech | None) -> dict[str, Any]:
+    """What has to be the same for the same weights to come again, JSON-able.
+
+    Args:
+        recordings: The decoded corpus.
+        speech: The continuous speech for unknown, if any.
+    """
+    return {
+        "corpus": {
+            "sha256": recordings.digest,
+            "clips": len(recordings.corpus.clips),
+            "name": recordings.corpus.root.name,
+        },
+        "speech": None if speech is None else {"sha256": speech.digest, "names": speech.names},
+        "code": code_digest(),
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
+
+
+def code_digest() -> str:
+    """SHA-256 over the modules that decide the weights."""
+    digest = hashlib.sha256()
+    for name in _DECIDING_MODULES:
+        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in _DECIDING_PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
