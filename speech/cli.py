@@ -139,11 +139,7 @@ def train(
     cache: Cache = None,
 ) -> None:
     """Train a model; the run's folder is a model's folder when it is done."""
-    # One thread for the network leaves the others to the data, which is faster on two cores
-    # (docs/recipe.md), and keeps sums in one order. TensorFlow reads this when it starts.
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, (os.cpu_count() or 2) - 1)))
-    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    _set_up_tensorflow()
     from speech import report, training
     from speech.corpus import LabelSet, read_speech
     from speech.recognizer import load
@@ -388,6 +384,17 @@ def _print_corpus(corpus: "Corpus") -> None:
         counts = (splits.count(s) for s in ("train", "validation", "test"))
         table.add_row(word, *map(str, counts))
     _console().print(table)
+
+
+def _set_up_tensorflow() -> None:
+    """What TensorFlow reads when it starts; call it before anything imports Keras.
+
+    One thread for the network leaves the others to the data, which is faster on two cores
+    (docs/recipe.md), and keeps sums in one order.
+    """
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, (os.cpu_count() or 2) - 1)))
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def _train_config(path: Path | None, given: Mapping[str, Any], augment: bool) -> "TrainConfig":
