@@ -9,8 +9,6 @@ import dataclasses
 import json
 import os
 import shlex
-import shutil
-import signal
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from speech.errors import AudioError, CorpusError, ModelError, SpeechError
+from speech import cli_hear
+from speech.errors import CorpusError, ModelError, SpeechError
+from speech.terminal import DEFAULT_MODEL, AsJson, console, progress, table
 
 if TYPE_CHECKING:
     from speech.corpus import Corpus, Recordings
@@ -33,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
+app.add_typer(cli_hear.app)
 
 Data = Annotated[
     Path, typer.Option("--data", help="Folder of the corpus: one folder of clips a word.")
@@ -44,8 +45,6 @@ Cache = Annotated[
     ),
 ]
 Model = Annotated[Path, typer.Argument(help="Folder of a model, or its file.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-DEFAULT_MODEL = Path("saved_models/commands-8")
 DEFAULT_DATA = Path("datasets/speech_commands_v0.02")
 
 
@@ -93,10 +92,10 @@ def prepare(
     if data is None and not root.exists():
         if recipe not in recipes():
             raise CorpusError(f"recipe {recipe!r}: expected one of {', '.join(recipes())}")
-        with _progress("Downloading", in_bytes=True) as progress:
-            archive = download(recipes()[recipe].archive, folder, progress)
-        with _progress("Unpacking") as progress:
-            unpack(archive, root, progress)
+        with progress("Downloading", in_bytes=True) as tell:
+            archive = download(recipes()[recipe].archive, folder, tell)
+        with progress("Unpacking") as tell:
+            unpack(archive, root, tell)
         if not keep_archive:
             archive.unlink()
     recordings = _decode(root, None, cache)
@@ -209,79 +208,13 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(metrics.to_dict()))
         return
-    table = _table("Label", "Clips", "Precision", "Recall", "F1")
+    rows = table("Label", "Clips", "Precision", "Recall", "F1")
     for row in zip(
         metrics.labels, metrics.support, metrics.precision, metrics.recall, metrics.f1, strict=True
     ):
-        table.add_row(row[0], str(row[1]), *(f"{share:.3f}" for share in row[2:]))
-    _console().print(table)
+        rows.add_row(row[0], str(row[1]), *(f"{share:.3f}" for share in row[2:]))
+    console().print(rows)
     typer.echo(_summary(metrics.accuracy, metrics.accuracy_low, metrics.accuracy_high, target))
-
-
-@app.command()
-def recognize(
-    sources: Annotated[list[Path], typer.Argument(help="Audio files, or folders of them.")],
-    model: Annotated[Path, typer.Option(help="Folder of a model, or its file.")] = DEFAULT_MODEL,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
-) -> None:
-    """Say which word each recording holds (of a long one: its loudest second)."""
-    from speech.recognizer import load
-
-    recognizer = load(model)
-    table = _table("File", "Label", "Probability")
-    failed = False
-    for path in _audio_files(sources):
-        try:
-            heard = recognizer.recognize(path)
-        except AudioError as error:
-            failed = True
-            typer.echo(f"speech: {error}", err=True)
-            continue
-        if as_json:
-            typer.echo(json.dumps({"file": str(path), **dataclasses.asdict(heard)}))
-        else:
-            table.add_row(str(path), heard.label, f"{heard.probability:.3f}")
-    if table.row_count:
-        _console().print(table)
-    if failed:
-        raise typer.Exit(AudioError.exit_code)
-
-
-@app.command()
-def listen(
-    model: Annotated[Path, typer.Option(help="Folder of a model, or its file.")] = DEFAULT_MODEL,
-    device: Annotated[str, typer.Option(help="Number or part of a microphone's name.")] = "",
-    show: Annotated[bool, typer.Option("--list", help="Only show the microphones.")] = False,
-    stdin: Annotated[bool, typer.Option("--stdin", help="Hear raw 16-bit mono PCM.")] = False,
-    rate: Annotated[int | None, typer.Option(help="Of --stdin.", show_default="model's")] = None,
-    wav: Annotated[Path | None, typer.Option(help="Hear a file.", show_default=False)] = None,
-    realtime: Annotated[bool, typer.Option("--realtime", help="At the pace of --wav.")] = False,
-    threshold: Annotated[float | None, typer.Option(min=0.01, max=1, help="For all words.")] = None,
-    execute: Annotated[str, typer.Option("--exec", help="Start 'COMMAND {label}' each time.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
-) -> None:
-    """Tell commands as they are spoken into a microphone, a pipe or a file; Ctrl-C ends it."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
-        from speech import listen as live
-        from speech.recognizer import load
-
-        if show:
-            _print_microphones(as_json)
-            return
-        try:
-            launcher = stack.enter_context(live.Launcher(execute)) if execute else None
-            source = live.Source(device, sys.stdin.buffer if stdin else None, rate, wav, realtime)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from error
-        decoder = live.decoder_for(load(model), threshold)
-        blocks = stack.enter_context(source.open(decoder.recognizer.features.sample_rate))
-        width = shutil.get_terminal_size().columns if sys.stderr.isatty() and not as_json else 0
-        stack.callback(typer.echo, live.CLEAR if width else "", nl=False, err=True)
-        for item in live.listen(blocks, decoder, launcher):
-            out, err = live.rendered(item, as_json, width)
-            typer.echo(err, nl=False, err=True)
-            typer.echo(out, nl=False)
 
 
 @app.command()
@@ -299,10 +232,10 @@ def info(model: Model = DEFAULT_MODEL, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(known))
         return
-    table = _table("Field", "Value")
+    rows = table("Field", "Value")
     for field, value in _flatten(known):
-        table.add_row(field, value)
-    _console().print(table)
+        rows.add_row(field, value)
+    console().print(rows)
 
 
 @app.command()
@@ -317,10 +250,10 @@ def doctor(
     if as_json:
         typer.echo(json.dumps([finding._asdict() for finding in findings]))
         return
-    table = _table("What", "Found", "What to do")
+    rows = table("What", "Found", "What to do")
     for finding in findings:
-        table.add_row(*finding)
-    _console().print(table)
+        rows.add_row(*finding)
+    console().print(rows)
 
 
 # --- what the commands share --------------------------------------------------------------------
@@ -331,35 +264,9 @@ def _fail(message: str, code: int) -> None:
     raise SystemExit(code)
 
 
-def _console() -> Any:
-    from rich.console import Console
-
-    # in a pipe or a file a table must not be cut to 80 columns
-    return Console() if sys.stdout.isatty() else Console(width=200)
-
-
-def _table(*columns: str) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    return Table(*columns, box=box.SIMPLE_HEAD)
-
-
 def _summary(accuracy: float, low: float, high: float, folder: Path) -> str:
     interval = f"95 % interval {low:.2%} to {high:.2%}"
     return f"Accuracy {accuracy:.2%} ({interval}); report: {folder / 'README.md'}"
-
-
-def _print_microphones(as_json: bool) -> None:
-    from speech.microphone import devices
-
-    table = _table("Number", "Name", "Channels", "Rate")
-    for found in devices():
-        table.add_row(*map(str, found))
-        if as_json:
-            typer.echo(json.dumps(found._asdict()))
-    if not as_json:
-        _console().print(table)
 
 
 def _decode(root: Path, features: "FeatureConfig | None", cache: Path | None) -> "Recordings":
@@ -373,17 +280,17 @@ def _decode(root: Path, features: "FeatureConfig | None", cache: Path | None) ->
             f"splits, for example {corpus.disagreements[0]}; they train only where both say so",
             err=True,
         )
-    with _progress("Decoding") as progress:
-        return decode(corpus, features or FeatureConfig(), cache, progress)
+    with progress("Decoding") as tell:
+        return decode(corpus, features or FeatureConfig(), cache, tell)
 
 
 def _print_corpus(corpus: "Corpus") -> None:
-    table = _table("Word", "Train", "Validation", "Test")
+    rows = table("Word", "Train", "Validation", "Test")
     for word in corpus.words():
         splits = [clip.split for clip in corpus.clips if clip.word == word]
         counts = (splits.count(s) for s in ("train", "validation", "test"))
-        table.add_row(word, *map(str, counts))
-    _console().print(table)
+        rows.add_row(word, *map(str, counts))
+    console().print(rows)
 
 
 def _set_up_tensorflow() -> None:
@@ -413,20 +320,6 @@ def _train_config(path: Path | None, given: Mapping[str, Any], augment: bool) ->
     if not augment:
         changes["augment"] = AugmentConfig.none()
     return dataclasses.replace(chosen, **changes)
-
-
-@contextlib.contextmanager
-def _progress(what: str, *, in_bytes: bool = False) -> Iterator[Any]:
-    """A bar on a terminal, nothing elsewhere; yields a function of (done, total)."""
-    from rich import progress as bars
-    from rich.console import Console
-
-    count = (bars.DownloadColumn(), bars.TransferSpeedColumn()) if in_bytes else ()
-    columns = (bars.TextColumn(what), bars.BarColumn(), *count, bars.TimeRemainingColumn())
-    console = Console(stderr=True)
-    with bars.Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
 @contextlib.contextmanager
@@ -461,21 +354,6 @@ def _training_progress(epochs: int) -> Iterator[Any]:
                 )
 
         yield tell
-
-
-def _audio_files(sources: list[Path]) -> Iterator[Path]:
-    from speech.audio import SUFFIXES
-
-    for source in sources:
-        if source.is_dir():
-            found = [p for p in sorted(source.rglob("*")) if p.suffix.lower() in SUFFIXES]
-            if not found:
-                raise AudioError(
-                    f"{source}: expected audio files ({', '.join(SUFFIXES)}), got none"
-                )
-            yield from found
-        else:
-            yield source
 
 
 def _flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

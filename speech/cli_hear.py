@@ -1,0 +1,111 @@
+"""The commands that hear: recognize and listen."""
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from speech.errors import AudioError
+from speech.terminal import DEFAULT_MODEL, ModelOption, console, table
+
+app = typer.Typer()
+
+
+@app.command()
+def recognize(
+    sources: Annotated[list[Path], typer.Argument(help="Audio files, or folders of them.")],
+    model: ModelOption = DEFAULT_MODEL,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """Say which word each recording holds (of a long one: its loudest second)."""
+    from speech.recognizer import load
+
+    recognizer = load(model)
+    rows = table("File", "Label", "Probability")
+    failed = False
+    for path in _audio_files(sources):
+        try:
+            heard = recognizer.recognize(path)
+        except AudioError as error:
+            failed = True
+            typer.echo(f"speech: {error}", err=True)
+            continue
+        if as_json:
+            typer.echo(json.dumps({"file": str(path), **dataclasses.asdict(heard)}))
+        else:
+            rows.add_row(str(path), heard.label, f"{heard.probability:.3f}")
+    if rows.row_count:
+        console().print(rows)
+    if failed:
+        raise typer.Exit(AudioError.exit_code)
+
+
+@app.command()
+def listen(
+    model: ModelOption = DEFAULT_MODEL,
+    device: Annotated[str, typer.Option(help="Number or part of a microphone's name.")] = "",
+    show: Annotated[bool, typer.Option("--list", help="Only show the microphones.")] = False,
+    stdin: Annotated[bool, typer.Option("--stdin", help="Hear raw 16-bit mono PCM.")] = False,
+    rate: Annotated[int | None, typer.Option(help="Of --stdin.", show_default="model's")] = None,
+    wav: Annotated[Path | None, typer.Option(help="Hear a file.", show_default=False)] = None,
+    realtime: Annotated[bool, typer.Option("--realtime", help="At the pace of --wav.")] = False,
+    threshold: Annotated[float | None, typer.Option(min=0.01, max=1, help="For all words.")] = None,
+    execute: Annotated[str, typer.Option("--exec", help="Start 'COMMAND {label}' each time.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """Tell commands as they are spoken into a microphone, a pipe or a file; Ctrl-C ends it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
+        from speech import listen as live
+        from speech.recognizer import load
+
+        if show:
+            _print_microphones(as_json)
+            return
+        try:
+            launcher = stack.enter_context(live.Launcher(execute)) if execute else None
+            source = live.Source(device, sys.stdin.buffer if stdin else None, rate, wav, realtime)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        decoder = live.decoder_for(load(model), threshold)
+        blocks = stack.enter_context(source.open(decoder.recognizer.features.sample_rate))
+        width = shutil.get_terminal_size().columns if sys.stderr.isatty() and not as_json else 0
+        stack.callback(typer.echo, live.CLEAR if width else "", nl=False, err=True)
+        for item in live.listen(blocks, decoder, launcher):
+            out, err = live.rendered(item, as_json, width)
+            typer.echo(err, nl=False, err=True)
+            typer.echo(out, nl=False)
+
+
+def _print_microphones(as_json: bool) -> None:
+    from speech.microphone import devices
+
+    rows = table("Number", "Name", "Channels", "Rate")
+    for found in devices():
+        rows.add_row(*map(str, found))
+        if as_json:
+            typer.echo(json.dumps(found._asdict()))
+    if not as_json:
+        console().print(rows)
+
+
+def _audio_files(sources: list[Path]) -> Iterator[Path]:
+    from speech.audio import SUFFIXES
+
+    for source in sources:
+        if source.is_dir():
+            found = [p for p in sorted(source.rglob("*")) if p.suffix.lower() in SUFFIXES]
+            if not found:
+                raise AudioError(
+                    f"{source}: expected audio files ({', '.join(SUFFIXES)}), got none"
+                )
+            yield from found
+        else:
+            yield source
