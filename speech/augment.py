@@ -12,10 +12,13 @@ from typing import Any
 import numba
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from speech.features import FeatureConfig, check_fields
 
 Batch = npt.NDArray[np.float32]
+_COSINES = 8  # a response has no finer structure that a mel filterbank would show
+_MADE = 48  # synthesised backgrounds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +34,13 @@ class AugmentConfig:
         floor_probability: Share of clips with the white hiss of a microphone under them.
         floor_rms: Range of the hiss, log-uniform; 1 is full scale.
         silence_rms: Range of the level of silence, log-uniform.
-        response_db: Standard deviation of a random smooth frequency response, per cepstral
-            coefficient (a microphone multiplies the spectrum, so it adds to the cepstrum).
+        response_probability: Share of clips and backgrounds heard through a microphone, that is,
+            a random frequency response.
+        response_db: Standard deviation of each of the cosines over the mel scale that make the
+            response; the fine ones are weaker.
+        highpass_hz: Range of the lower end of a band-limited response, log-uniform.
+        lowpass_hz: Range of its upper end, log-uniform.
+        band_probability: Share of the responses with a lower end, and with an upper one.
         time_masks: Number of masked spans of time (SpecAugment, Park et al., arXiv 1904.08779).
         time_mask_seconds: Longest of them.
         coefficient_masks: Number of masked spans of coefficients.
@@ -44,14 +52,18 @@ class AugmentConfig:
     """
 
     speed: float = 0.15
-    shift_seconds: float = 0.1
+    shift_seconds: float = 0.15
     noise_probability: float = 0.7
     snr_db: tuple[float, float] = (-3.0, 30.0)
-    gain_db: tuple[float, float] = (-30.0, 10.0)
+    gain_db: tuple[float, float] = (-30.0, 14.0)
     floor_probability: float = 0.5
     floor_rms: tuple[float, float] = (1e-5, 3e-3)
     silence_rms: tuple[float, float] = (1e-5, 0.3)
-    response_db: float = 6.0
+    response_probability: float = 0.6
+    response_db: float = 4.0
+    highpass_hz: tuple[float, float] = (40.0, 500.0)
+    lowpass_hz: tuple[float, float] = (1500.0, 8000.0)
+    band_probability: float = 0.35
     time_masks: int = 2
     time_mask_seconds: float = 0.15
     coefficient_masks: int = 1
@@ -61,15 +73,13 @@ class AugmentConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             low, high = value if isinstance(value, tuple) else (0, value)
-            if field.name.endswith("_rms") and not low > 0:
+            if field.name.endswith(("_rms", "_hz")) and not low > 0:
                 raise ValueError(f"{field.name}={value} must begin above 0")
             if not -1e6 < low <= high < 1e6:
                 raise ValueError(f"{field.name}={value} must be a range from low to high, or >= 0")
-        if not (self.speed < 1 and max(self.noise_probability, self.floor_probability) <= 1):
-            raise ValueError(
-                f"speed={self.speed} < 1, noise_probability={self.noise_probability} <= 1 and "
-                f"floor_probability={self.floor_probability} <= 1 must hold"
-            )
+        for name in ("speed", *(n for n in self.to_dict() if n.endswith("_probability"))):
+            if getattr(self, name) > 1 - (name == "speed") * 1e-6:
+                raise ValueError(f"{name}={getattr(self, name)} must lie below 1")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a JSON-able dict."""
@@ -88,7 +98,7 @@ class AugmentConfig:
         """No change at all (silence is still drawn at random levels)."""
         return cls(
             speed=0.0, shift_seconds=0.0, noise_probability=0.0, gain_db=(0.0, 0.0),
-            floor_probability=0.0, response_db=0.0, time_masks=0, coefficient_masks=0,
+            floor_probability=0.0, response_probability=0.0, time_masks=0, coefficient_masks=0,
         )  # fmt: skip
 
 
@@ -120,11 +130,17 @@ class Augmenter:
             if len(n) >= features.n_samples
         ]
         length = max(10 * features.sample_rate, features.n_samples)
-        made = [_synthetic_background(length, features.sample_rate, rng) for _ in range(16)]
+        made = [_synthetic_background(length, features.sample_rate, rng) for _ in range(_MADE)]
         self._noise = [(n / max(float(np.sqrt(np.mean(n**2))), 1e-6)) for n in recorded + made]
         # recordings are worth more than synthesis: as often, though they are fewer
         shares = [1 / max(1, len(recorded))] * len(recorded) + [1 / len(made)] * len(made)
         self._shares = np.array(shares) / sum(shares)
+        self._frequency = np.fft.rfftfreq(features.n_samples, 1 / features.sample_rate)
+        mel = np.log1p(self._frequency / 700)
+        places = np.outer(np.arange(1, _COSINES + 1), np.pi * mel / mel[-1])
+        fall = np.sqrt(np.arange(1, _COSINES + 1))[:, np.newaxis]
+        self._cosines = (np.cos(places) / fall).astype(np.float32)
+        self._octaves = np.log2(np.maximum(self._frequency, 1)).astype(np.float32)
 
     def backgrounds(self, count: int, rng: np.random.Generator) -> Batch:
         """Crops of the backgrounds, float32 (count, n_samples), each of RMS 1.
@@ -144,18 +160,25 @@ class Augmenter:
 
     def silence(self, count: int, rng: np.random.Generator) -> Batch:
         """Clips of backgrounds alone, float32 (count, n_samples), from inaudible to loud."""
-        rms = _log_uniform(self.config.silence_rms, (count, 1), rng)
+        config = self.config
         clips = self.backgrounds(count, rng)
-        clips *= rms
+        hissing = rng.random((count, 1)) < config.floor_probability
+        hiss = rng.standard_normal(self.features.n_samples + count, np.float32)
+        hiss_level = np.where(hissing, _log_uniform((0.01, 1.0), (count, 1), rng), 0)
+        clips += sliding_window_view(hiss, self.features.n_samples)[:count] * hiss_level
+        self._respond(clips, rng)
+        clips *= _log_uniform(config.silence_rms, (count, 1), rng) / np.maximum(_rms(clips), 1e-3)
         return np.clip(clips, -1, 1, out=clips)
 
     def waveforms(self, clips: Batch, rng: np.random.Generator) -> Batch:
-        """Speed, shift, background, level and hiss, in this order; float32 (batch, n_samples)."""
-        config, count = self.config, len(clips)
-        if clips.shape != (count, self.features.n_samples):  # the loops below do not look
-            raise ValueError(
-                f"expected clips (batch, {self.features.n_samples}), got shape {clips.shape}"
-            )
+        """Speed, shift, background, microphone, level and hiss, in this order.
+
+        Half of the hiss comes from behind the microphone, half from before it. Takes and returns
+        float32 (batch, n_samples).
+        """
+        config, count, n_samples = self.config, len(clips), self.features.n_samples
+        if clips.shape != (count, n_samples):  # the loops below do not look
+            raise ValueError(f"expected clips (batch, {n_samples}), got shape {clips.shape}")
         speed = rng.uniform(1 - config.speed, 1 + config.speed, count)
         shift = rng.uniform(-1, 1, count) * config.shift_seconds * self.features.sample_rate
         moved = np.empty_like(clips)
@@ -168,14 +191,41 @@ class Augmenter:
         gain = 10 ** (rng.uniform(*config.gain_db, count) / 20)
         hissing = rng.random(count) < config.floor_probability
         hiss_level = np.where(hissing, _log_uniform(config.floor_rms, (count,), rng), 0)
-        hiss = rng.standard_normal(self.features.n_samples + count, np.float32)
-        backgrounds = self.backgrounds(count, rng)
-        levels = np.stack([gain, gain * noise_level, hiss_level]).astype(np.float32)
-        _mix(moved, backgrounds, hiss, levels)
-        return moved
+        behind = rng.random(count) < 0.5
+        hiss = rng.standard_normal(n_samples + count, np.float32)
+        levels = np.stack([gain, gain * noise_level, hiss_level * ~behind]).astype(np.float32)
+        _mix(moved, self.backgrounds(count, rng), hiss, levels)
+        self._respond(moved, rng)
+        level = (hiss_level * behind).astype(np.float32)[:, np.newaxis]
+        moved += sliding_window_view(hiss, n_samples)[:count] * level
+        return np.clip(moved, -1, 1, out=moved)
+
+    def _respond(self, clips: Batch, rng: np.random.Generator) -> None:
+        """Let some of the clips be heard through random microphones, in place.
+
+        Real ones differ by tens of dB: smooth humps, a rumble filter, the band of a telephone. The
+        ends of a band fall by 6 dB an octave at least, and a third of them like a wall, as after
+        resampling.
+        """
+        config = self.config
+        rows = np.flatnonzero(rng.random(len(clips)) < config.response_probability)
+        if not len(rows):
+            return
+        shape = (len(rows), 1)
+        weights = config.response_db * rng.standard_normal((len(rows), _COSINES), np.float32)
+        decibels = weights @ self._cosines
+        for side, limits in ((-1, config.highpass_hz), (1, config.lowpass_hz)):
+            edge = np.log2(_log_uniform(limits, shape, rng))
+            slope = _log_uniform((6.0, 100.0), shape, rng)
+            slope[rng.random(shape) < 1 / 3] = 2000
+            slope[rng.random(shape) >= config.band_probability] = 0
+            decibels -= slope * np.maximum(side * (self._octaves - edge), 0)
+        spectrum = np.fft.rfft(clips[rows])
+        spectrum *= np.exp2(np.maximum(decibels, -120) * np.float32(np.log2(10) / 20))
+        clips[rows] = np.fft.irfft(spectrum, clips.shape[1])
 
     def cepstra(self, mfcc: Batch, fill: Batch, rng: np.random.Generator) -> Batch:
-        """Random microphone response and masks, in place; float32 (batch, n_frames, n_mfcc).
+        """Random masks, in place; float32 (batch, n_frames, n_mfcc).
 
         Args:
             mfcc: The batch.
@@ -184,10 +234,6 @@ class Augmenter:
         """
         config = self.config
         count, n_frames, n_mfcc = mfcc.shape
-        smooth = min(8, n_mfcc - 1)  # a response has no fine structure; the level is the gain's
-        rolloff = 1 / np.sqrt(np.arange(1, smooth + 1))
-        response = rng.standard_normal((count, 1, smooth)) * rolloff * config.response_db
-        mfcc[:, :, 1 : smooth + 1] += response.astype(np.float32)
         longest = round(config.time_mask_seconds / self.features.hop_seconds)
         masked = _spans(count, n_frames, config.time_masks, longest, rng)[:, :, np.newaxis]
         spans = _spans(count, n_mfcc, config.coefficient_masks, config.coefficient_mask, rng)
@@ -221,29 +267,50 @@ def _spans(
 
 
 def _synthetic_background(n: int, sample_rate: int, rng: np.random.Generator) -> Batch:
-    """Noise (n,) with a random spectral slope, some bumps, and sometimes mains hum."""
+    """Noise (n,) from a rumble to a hiss, with bumps; some have mains hum, some have knocks."""
     frequency = np.fft.rfftfreq(n, 1 / sample_rate)
-    octaves = np.log2(np.maximum(frequency, 20) / 1000)
-    decibels = rng.uniform(-9, 3) * octaves
+    lowest = np.exp(rng.uniform(np.log(20), np.log(300)))  # no rumble falls for ever
+    octaves = np.log2(np.maximum(frequency, lowest) / 1000)
+    decibels = rng.uniform(-15, 4) * octaves
     for _ in range(rng.integers(0, 4)):
         centre, width = rng.uniform(-5, 3), rng.uniform(0.1, 1.5)
         decibels += rng.normal(0, 12) * np.exp(-0.5 * ((octaves - centre) / width) ** 2)
     spectrum = 10 ** (decibels / 20) * np.exp(2j * np.pi * rng.random(len(frequency)))
     noise = np.fft.irfft(spectrum, n)
     noise /= np.sqrt(np.mean(noise**2))
+    time = np.arange(n) / sample_rate
     if rng.random() < 0.4:
-        mains = rng.choice([50.0, 60.0]) * np.arange(1, 30)
-        mains *= 1 + rng.normal(0, 0.001)
-        slope = rng.uniform(0.3, 2)
-        levels = rng.exponential(1, len(mains)) / np.arange(1, len(mains) + 1) ** slope
-        phases = rng.uniform(0, 2 * np.pi, len(mains))
-        time = np.arange(n) / sample_rate
-        hum = np.zeros(n)
-        for tone, level, phase in zip(mains, levels, phases, strict=True):
-            hum += level * np.sin(2 * np.pi * tone * time + phase)
-        noise = noise * rng.uniform(0.05, 1) + hum / np.sqrt(np.mean(hum**2))
-    slow = np.interp(np.arange(n), np.linspace(0, n, 20), rng.uniform(0.5, 1.5, 20))
-    return (noise * slow).astype(np.float32)
+        hum = _hum(time, rng)
+        noise = noise * 10 ** rng.uniform(-3, 0) + hum / np.sqrt(np.mean(hum**2))
+    if rng.random() < 0.25:
+        for start in rng.integers(0, n, rng.integers(3, 60)):
+            knock = _knock(sample_rate, rng)[: n - start]
+            noise[start : start + len(knock)] += knock * rng.uniform(1, 10)
+    slow = np.interp(time, np.linspace(0, time[-1], 20), rng.uniform(0.5, 1.5, 20))
+    depth, beat = rng.uniform(0, 0.7) * (rng.random() < 0.3), rng.uniform(1, 20)
+    slow *= 1 + depth * np.sin(2 * np.pi * beat * time)
+    background: Batch = (noise * slow / np.sqrt(np.mean(noise**2))).astype(np.float32)
+    return background
+
+
+def _hum(time: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """The harmonics of the mains or of an engine, from nearly a sine to a buzz."""
+    base = rng.choice([50.0, 60.0]) if rng.random() < 0.7 else rng.uniform(20, 200)
+    tones = base * (1 + rng.normal(0, 0.001)) * np.arange(1, 30)
+    levels = rng.exponential(1, len(tones)) / np.arange(1, len(tones) + 1) ** rng.uniform(0.3, 4)
+    hum = np.zeros(len(time))
+    for tone, level in zip(tones[tones * 2 * time[1] < 1], levels, strict=False):
+        hum += level * np.sin(2 * np.pi * tone * time + rng.uniform(0, 2 * np.pi))
+    return hum
+
+
+def _knock(sample_rate: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """A resonance that decays within 1 to 60 ms."""
+    decay = 10 ** rng.uniform(-3, -1.2)
+    pitch = 10 ** rng.uniform(1.7, 3.7)
+    time = np.arange(int(5 * decay * sample_rate)) / sample_rate
+    knock: npt.NDArray[np.float64] = np.exp(-time / decay) * np.cos(2 * np.pi * pitch * time)
+    return knock
 
 
 @numba.njit(nogil=True)
@@ -274,4 +341,4 @@ def _mix(clips: Batch, noise: Batch, hiss: Batch, levels: Batch) -> None:
                 + levels[1, row] * noise[row, i]
                 + levels[2, row] * hiss[row + i]
             )
-            clips[row, i] = min(max(mixed, np.float32(-1)), np.float32(1))
+            clips[row, i] = mixed

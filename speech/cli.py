@@ -23,7 +23,7 @@ from speech.terminal import DEFAULT_MODEL, AsJson, console, progress, table
 if TYPE_CHECKING:
     from speech.corpus import Corpus, Recordings
     from speech.features import FeatureConfig
-    from speech.training import TrainConfig
+    from speech.train_config import TrainConfig
 
 app = typer.Typer(
     name="speech",
@@ -306,7 +306,7 @@ def _set_up_tensorflow() -> None:
 
 def _train_config(path: Path | None, given: Mapping[str, Any], augment: bool) -> "TrainConfig":
     from speech.augment import AugmentConfig
-    from speech.training import TrainConfig
+    from speech.train_config import TrainConfig
 
     chosen = TrainConfig()
     if path is not None:

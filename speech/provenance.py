@@ -8,7 +8,16 @@ from typing import Any
 
 from speech.corpus import ContinuousSpeech, Recordings
 
-_DECIDING_MODULES = ("audio", "augment", "corpus", "features", "model", "training")
+_DECIDING_MODULES = (
+    "audio",
+    "augment",
+    "batches",
+    "corpus",
+    "features",
+    "model",
+    "train_config",
+    "training",
+)
 _DECIDING_PACKAGES = (
     "tensorflow-cpu",
     "tensorflow",

@@ -336,20 +336,46 @@ def test_a_mask_longer_than_the_clip_masks_no_more_than_the_clip() -> None:
     assert np.isfinite(made.cepstra(coefficients(), FILL, rng())).all()
 
 
-def test_a_frequency_response_is_one_smooth_offset_per_clip() -> None:
-    before = coefficients(2_000)
-    offset = augmenter(response_db=6.0).cepstra(before.copy(), FILL, rng()) - before
-    np.testing.assert_allclose(offset, offset[:, :1].repeat(98, axis=1), atol=1e-4)
-    spread = offset[:, 0].std(axis=0)
-    assert not spread[0]  # the level is the gain's
-    np.testing.assert_allclose(spread[1:9], 6 / np.sqrt(np.arange(1, 9)), rtol=0.1)
-    assert not spread[9:].any()
+def heard(clips: Array, **changes: Any) -> Array:
+    """The response in dB (clips, bins 1 to 3999 Hz) that white clips were heard through."""
+    after = augmenter(response_probability=1.0, **changes).waveforms(clips, rng())
+    power: Array = np.abs(np.fft.rfft(after)[:, 1:-1]) / np.abs(np.fft.rfft(clips)[:, 1:-1])
+    return 20 * np.log10(power)
 
 
-def test_a_single_coefficient_has_no_response() -> None:
-    before = coefficients()[:, :, :1]
-    after = augmenter(response_db=6.0).cepstra(before.copy(), FILL[:1], rng())
-    np.testing.assert_array_equal(after, before)
+def test_a_microphone_response_is_smooth_and_differs_from_clip_to_clip_as_configured() -> None:
+    with_edges = speech(400)
+    with_edges[:, [0, -1]] = 0  # what the interpolation does not reach
+    clips = augmenter().waveforms(with_edges, rng())
+    response = heard(clips, response_db=4.0, band_probability=0.0)
+    mel = np.log1p(np.arange(1, 4_000) / 700) / np.log1p(4_000 / 700)
+    for k in range(1, 9):
+        weight = 2 * np.trapezoid(response * np.cos(np.pi * k * mel), mel, axis=1)
+        assert np.std(weight) == pytest.approx(4 / np.sqrt(k), rel=0.15)
+    assert np.abs(np.diff(response, axis=1)).max() < 1
+
+
+def test_a_telephone_lets_only_its_band_through() -> None:
+    clips = augmenter().waveforms(speech(40), rng())
+    response = heard(
+        clips, response_db=0.0, band_probability=1.0, highpass_hz=(300.0, 300.0),
+        lowpass_hz=(3_000.0, 3_000.0),
+    )  # fmt: skip
+    assert np.abs(response[:, 320:2_900]).max() < 0.1
+    assert response[:, 149].max() < -5.9  # an octave below: at least 6 dB
+    assert response[:, 3_900].max() < -2
+
+
+def test_an_empty_room_is_heard_through_the_microphone_too() -> None:
+    wall: dict[str, Any] = {"highpass_hz": (1e3, 1e3), "lowpass_hz": (2e3, 2e3)}
+    made = augmenter(response_probability=1.0, band_probability=1.0, response_db=0.0, **wall)
+    power = np.abs(np.fft.rfft(made.silence(100, rng()))) ** 2
+    inside = power[:, 1_000:2_000].mean(axis=1)
+    outside = np.median(power[:, 3_000:], axis=1)
+    assert np.mean(outside < inside) > 0.95
+    plain = augmenter(response_probability=0.0).silence(100, rng())
+    power = np.abs(np.fft.rfft(plain)) ** 2
+    assert np.mean(power[:, :500].mean(axis=1) > power[:, 1_000:2_000].mean(axis=1)) > 0.5
 
 
 # --- the configuration ---------------------------------------------------------------------------
@@ -379,6 +405,8 @@ def test_a_config_comes_back_from_json_and_names_its_fields() -> None:
         ("floor_rms", (0.0, 1e-3)),
         ("silence_rms", (-1.0, 1.0)),
         ("silence_rms", (0.3, 0.1)),
+        ("highpass_hz", (0.0, 100.0)),
+        ("response_probability", 1.5),
         ("time_masks", -1),
         ("coefficient_mask", -1),
     ],

@@ -21,6 +21,8 @@ LAYERS = (
     ("archive", "audio", "features"),
     ("augment", "corpus", "plots"),
     ("model", "provenance"),
+    ("train_config",),
+    ("batches",),
     ("training", "export"),
     ("recognizer",),
     ("robustness", "stream"),

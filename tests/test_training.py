@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from speech.augment import AugmentConfig
+from speech.batches import ClipSource, prefetch
 from speech.corpus import ContinuousSpeech, LabelSet
 from speech.errors import ModelError
 from speech.model import load_model
 from speech.provenance import code_digest
-from speech.training import CHECKPOINT, ClipSource, TrainConfig, prefetch, train
+from speech.train_config import TrainConfig
+from speech.training import CHECKPOINT, train
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent

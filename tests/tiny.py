@@ -8,7 +8,7 @@ from speech.augment import AugmentConfig
 from speech.corpus import Clip, Corpus, LabelSet, Recordings, Split
 from speech.features import FeatureConfig
 from speech.model import Architecture
-from speech.training import TrainConfig
+from speech.train_config import TrainConfig
 
 FEATURES = FeatureConfig(clip_seconds=0.4, hop_seconds=0.02, n_mels=40, n_mfcc=13)
 LABELS = LabelSet("tones", ("low", "high"))
@@ -49,6 +49,7 @@ def config(**changes) -> TrainConfig:
         batch_size=16,
         learning_rate=1e-2,
         warmup_epochs=0.5,
+        ema=0.5,
         features=FEATURES,
         architecture=Architecture(conv_filters=(8,), lstm_layers=1, lstm_units=8),
         augment=AugmentConfig.none(),

@@ -17,9 +17,11 @@ def measure(root: Path) -> None:
     """Print one row: clips/s of the network alone, of the data alone, and of both together."""
     import numpy as np
 
+    from speech.batches import ClipSource, prefetch
     from speech.corpus import LabelSet, decode, scan
     from speech.model import CommandModel
-    from speech.training import ClipSource, TrainConfig, compile_model, prefetch
+    from speech.train_config import TrainConfig
+    from speech.training import compile_model
 
     config = TrainConfig()
     labels = LabelSet.parse("commands-8")
