@@ -107,9 +107,13 @@ def prepare(
 @app.command()
 def train(
     data: Data = DEFAULT_DATA,
-    labels: Annotated[
-        str, typer.Option(help="commands-8, commands-12, words-35 or your own: yes,no,stop")
+    recipe: Annotated[
+        str, typer.Option(help="commands-8, commands-12 or words-35; or the path of a .toml.")
     ] = "commands-8",
+    labels: Annotated[
+        str | None,
+        typer.Option(help="A set of labels, or your own: yes,no,stop", show_default="the recipe's"),
+    ] = None,
     speech: Annotated[
         list[Path] | None,
         typer.Option(
@@ -123,14 +127,14 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run cut short.")] = False,
     config: Annotated[
         Path | None,
-        typer.Option(help="Start from the config.json of a run.", show_default="the recipe below"),
+        typer.Option(help="Repeat the config.json of a run.", show_default="the recipe"),
     ] = None,
-    seed: Annotated[int | None, typer.Option(show_default="1", min=0)] = None,
-    epochs: Annotated[int | None, typer.Option(show_default="70", min=1)] = None,
-    epoch_clips: Annotated[int | None, typer.Option(show_default="16000", min=1)] = None,
-    batch_size: Annotated[int | None, typer.Option(show_default="128", min=1)] = None,
-    learning_rate: Annotated[float | None, typer.Option(show_default="0.002")] = None,
-    patience: Annotated[int | None, typer.Option(show_default="30", min=1)] = None,
+    seed: Annotated[int | None, typer.Option(show_default="the recipe's", min=0)] = None,
+    epochs: Annotated[int | None, typer.Option(show_default="the recipe's", min=1)] = None,
+    epoch_clips: Annotated[int | None, typer.Option(show_default="the recipe's", min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(show_default="the recipe's", min=1)] = None,
+    learning_rate: Annotated[float | None, typer.Option(show_default="the recipe's")] = None,
+    patience: Annotated[int | None, typer.Option(show_default="the recipe's", min=1)] = None,
     augment: Annotated[bool, typer.Option(help="Vary speed, level, noise, microphone.")] = True,
     tensorboard: Annotated[
         Path | None, typer.Option(help="Also write TensorBoard logs here.", show_default=False)
@@ -142,8 +146,10 @@ def train(
     from speech import report, training
     from speech.corpus import LabelSet, read_speech
     from speech.recognizer import load
+    from speech.train_recipes import read_config, read_recipe
 
-    label_set = LabelSet.parse(labels)
+    recipe_labels, chosen = read_recipe(recipe)
+    label_set = LabelSet.parse(labels or recipe_labels)
     given = {
         "seed": seed,
         "epochs": epochs,
@@ -152,7 +158,7 @@ def train(
         "learning_rate": learning_rate,
         "patience": patience,
     }
-    chosen = _train_config(config, given, augment)
+    chosen = _changed(read_config(config) if config else chosen, given, augment)
     run = out or Path("runs") / f"{label_set.name.replace(' ', '-')}-{chosen.seed}"
     if (run / training.MODEL).exists() and not resume:
         raise ModelError(f"{run}: expected a new folder, got a model; use --resume, another --out")
@@ -304,22 +310,13 @@ def _set_up_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def _train_config(path: Path | None, given: Mapping[str, Any], augment: bool) -> "TrainConfig":
+def _changed(config: "TrainConfig", given: Mapping[str, Any], augment: bool) -> "TrainConfig":
     from speech.augment import AugmentConfig
-    from speech.train_config import TrainConfig
 
-    chosen = TrainConfig()
-    if path is not None:
-        try:
-            fields = json.loads(path.read_text("utf-8"))
-            fields.pop("labels", None)
-            chosen = TrainConfig.from_dict(fields)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise ModelError(f"{path}: expected the config.json of a run, got: {error}") from error
     changes = {name: value for name, value in given.items() if value is not None}
     if not augment:
         changes["augment"] = AugmentConfig.none()
-    return dataclasses.replace(chosen, **changes)
+    return dataclasses.replace(config, **changes)
 
 
 @contextlib.contextmanager

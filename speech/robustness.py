@@ -63,7 +63,11 @@ class Room:
 
 
 def conditions(
-    recognizer: Recognizer, recordings: Recordings, clips: ClipSet, seed: int = 0
+    recognizer: Recognizer,
+    recordings: Recordings,
+    clips: ClipSet,
+    seed: int = 0,
+    only: tuple[str, ...] = ("",),
 ) -> Iterator[Condition]:
     """Measure the model on the clips in one condition after the other, the first unchanged.
 
@@ -72,8 +76,11 @@ def conditions(
         recordings: Gives the background noise: the part that never trains.
         clips: What to change, at the model's rate and length.
         seed: Decides noise, shifts and rooms.
+        only: Parts of the names of the conditions that are wanted.
     """
     for name, change in _changes(recognizer, recordings).items():
+        if not any(part in name for part in only):
+            continue
         changed = change(clips.waveforms, np.random.default_rng([seed, 0x0B]))
         probabilities = recognizer.probabilities(np.clip(changed, -1, 1).astype(np.float32))
         m = clip_metrics(probabilities, clips.truth, recognizer.labels)

@@ -1,0 +1,60 @@
+"""Training recipes: a name or a file, and every wrong one named."""
+
+import json
+
+import pytest
+
+from speech.corpus import LabelSet
+from speech.errors import ModelError
+from speech.train_config import TrainConfig
+from speech.train_recipes import read_config, read_recipe
+
+
+@pytest.mark.parametrize("name", ["commands-8", "commands-12", "words-35"])
+def test_a_shipped_recipe_names_a_label_set_of_the_corpus_and_fits_the_config(name):
+    labels, config = read_recipe(name)
+    assert LabelSet.parse(labels).name == name
+    assert config.architecture.lstm_units >= TrainConfig().architecture.lstm_units
+    assert (config == TrainConfig()) == (name == "commands-8"), "the default is what ships"
+
+
+def test_a_recipe_of_ones_own_changes_what_it_names_and_nothing_else(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('labels = "yes,no"\n[train]\nseed = 7\n[train.augment]\nspeed = 0.1\n')
+    labels, config = read_recipe(str(path))
+    assert labels == "yes,no"
+    default = TrainConfig().to_dict()
+    changed = config.to_dict()
+    assert changed.pop("seed") == 7
+    assert changed["augment"].pop("speed") == 0.1
+    del default["seed"], default["augment"]["speed"]
+    assert changed == default
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("labels = ", "expected a training recipe"),
+        ("[train]\nseed = 1\n", "must hold labels"),
+        ('labels = "commands-8"\nspeed = 2\n', "must hold labels"),
+        ('labels = "commands-8"\n[train]\nsped = 2\n', r"unknown: \['sped'\]"),
+        ('labels = "commands-8"\n[train.architecture]\nlstm_units = 1e9\n', "must be integers"),
+    ],
+)
+def test_a_recipe_that_makes_no_sense_is_refused_in_one_line(tmp_path, content, message):
+    (tmp_path / "bad.toml").write_text(content)
+    with pytest.raises(ModelError, match=message) as caught:
+        read_recipe(str(tmp_path / "bad.toml"))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_recipe_is_answered_with_the_known_ones():
+    with pytest.raises(ModelError, match="commands-12, commands-8, words-35"):
+        read_recipe("commands-9")
+
+
+def test_the_config_of_a_run_comes_back_whole(tmp_path):
+    config = TrainConfig(seed=4, excluded=("bed", "cat"))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config.to_dict() | {"labels": ["yes", "no"]}))
+    assert read_config(path) == config
