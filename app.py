@@ -20,7 +20,6 @@ from PIL import Image
 from speech import plots
 from speech.audio import FORMATS, Waveform, fit_length, load_audio
 from speech.errors import SpeechError
-from speech.features import mfcc
 from speech.recognizer import Recognizer, load
 
 DEFAULT_MODEL = Path(__file__).parent / "saved_models" / "commands-8"
@@ -94,7 +93,7 @@ def answer_waveform(recognizer: Recognizer, waveform: Waveform) -> Answer:
     return Answer(
         prediction.probabilities,
         _picture(plots.waveform(clip, features.sample_rate, figsize=FIGSIZE)),
-        _picture(plots.mfcc_image(mfcc(clip, features), features, figsize=FIGSIZE)),
+        _picture(plots.mfcc_image(recognizer.mfcc(clip[None])[0], features, figsize=FIGSIZE)),
         status,
     )
 

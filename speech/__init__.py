@@ -6,7 +6,7 @@
 'yes'
 """
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from speech.recognizer import Prediction, Recognizer, load
     from speech.stream import DecoderConfig, Detection, StreamDecoder
 
-__version__ = metadata.version("speech-commands")
+    __version__: str
 
 # imported when first used: a program that only wants load_audio pays for nothing else
 _HOME = {
@@ -54,6 +54,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib import metadata  # a tenth of what recognising a file takes
+
+        return metadata.version("speech-commands")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"speech.{_HOME[name]}"), name)

@@ -46,6 +46,10 @@ Cache = Annotated[
 ]
 Model = Annotated[Path, typer.Argument(help="Folder of a model, or its file.")]
 DEFAULT_DATA = Path("datasets/speech_commands_v0.02")
+# which extra brings a package that some commands can do without
+_EXTRAS = {"matplotlib": "app"} | dict.fromkeys(
+    ("keras", "librosa", "numba", "tensorflow"), "train"
+)
 
 
 def main() -> None:
@@ -62,7 +66,7 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1)
+        _fail(_unexpected(error), 1)
 
 
 @app.callback()
@@ -176,6 +180,7 @@ def train(
             tensorboard=tensorboard,
             command=command,
         )
+    _export_trained(run)
     metrics = report.evaluate(load(run), recordings, run)
     typer.echo(_summary(metrics.accuracy, metrics.accuracy_low, metrics.accuracy_high, run))
 
@@ -224,6 +229,84 @@ def evaluate(
 
 
 @app.command()
+def export(
+    model: Model = DEFAULT_MODEL,
+    to: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="onnx, onnx-int8, tflite, tflite-float16 or tflite-int8; may be repeated.",
+            show_default="onnx",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder.", show_default="the model's folder")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Corpus to compare on, besides synthesised clips.", show_default=False),
+    ] = None,
+    cache: Cache = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make one self-contained file of a model, which runs without TensorFlow and librosa."""
+    from speech import export as exporting
+    from speech.recognizer import load
+
+    kinds = to or ["onnx"]
+    for kind in kinds:
+        if kind not in exporting.FORMATS:
+            raise typer.BadParameter(f"expected {', '.join(exporting.FORMATS)}, got {kind!r}")
+    clips = None
+    if data is not None:
+        trained = load(model / "model.keras" if model.is_dir() else model)
+        recordings = _decode(data, trained.features, cache)
+        clips = exporting.validation_clips(recordings, trained.labels)
+    rows = table("File", "Bytes", "Compared on", "MFCC", "Probability", "Labels moved", "Accuracy")
+    for kind in kinds:
+        made = exporting.export(model, kind, out, clips)
+        if as_json:
+            typer.echo(json.dumps(dataclasses.asdict(made) | {"path": str(made.path)}))
+        for c in made.comparisons:
+            accuracy = "" if c.accuracy is None else f"{c.accuracy_before:.2%} > {c.accuracy:.2%}"
+            differences = f"{c.mfcc:.1e} dB", f"{c.probability:.1e}", str(c.moved), accuracy
+            rows.add_row(str(made.path), f"{made.size:,}", f"{c.n:,} {c.clips}", *differences)
+    if not as_json:
+        console().print(rows)
+    if clips is None:
+        typer.echo("speech: no --data given, so speech was not among what was compared", err=True)
+
+
+@app.command()
+def benchmark(
+    model: Model = DEFAULT_MODEL,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Corpus, to measure training too.", show_default=False),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="How often.", min=1)] = 5,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Also write a page here.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure size, start, latency, throughput, live cost and training beside the plain way."""
+    from speech import benchmark as bench
+    from speech.files import write_text
+
+    with progress("Measuring") as tell:
+        measures = bench.benchmark(model, data, rounds, tell)
+    if markdown is not None:
+        write_text(markdown, bench.markdown(measures, shlex.join(["speech", *sys.argv[1:]])))
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(m) for m in measures]))
+        return
+    rows = table("What", "Way", "Median", "Spread", "Against the plain way")
+    for row in bench.table(measures):
+        rows.add_row(*row)
+    console().print(rows)
+
+
+@app.command()
 def info(model: Model = DEFAULT_MODEL, as_json: AsJson = False) -> None:
     """Show what a model knows of itself: labels, features, where it comes from."""
     from speech.recognizer import load
@@ -231,6 +314,7 @@ def info(model: Model = DEFAULT_MODEL, as_json: AsJson = False) -> None:
     recognizer = load(model)
     known = {
         "name": recognizer.name,
+        "file": recognizer.file,
         "labels": list(recognizer.labels),
         "features": recognizer.features.to_dict(),
         "provenance": recognizer.provenance,
@@ -263,6 +347,36 @@ def doctor(
 
 
 # --- what the commands share --------------------------------------------------------------------
+
+
+def _export_trained(run: Path) -> None:
+    """Write ``model.onnx`` beside a model that was just trained, or say how to."""
+    from speech.export import FORMATS, export, missing_packages
+
+    for form in FORMATS.values():
+        (run / form.file).unlink(missing_ok=True)  # of the model that was here before
+    missing = ", ".join(missing_packages())
+    try:
+        if not missing:
+            export(run)
+    except ModelError as error:  # the training was long, and its model is whole
+        missing = str(error)
+    if missing:
+        typer.echo(
+            f"speech: no model.onnx was made ({missing}); pip install 'speech-commands[export]', "
+            f"then: speech export {shlex.quote(str(run))}",
+            err=True,
+        )
+
+
+def _unexpected(error: Exception) -> str:
+    package = (getattr(error, "name", None) or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and package in _EXTRAS:
+        return (
+            f"expected the package {package} for this, got none; install it with: "
+            f"pip install 'speech-commands[{_EXTRAS[package]}]'"
+        )
+    return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
 
 
 def _fail(message: str, code: int) -> None:

@@ -1,4 +1,4 @@
-"""The commands that hear: recognize and listen."""
+"""The commands that hear: recognize, listen and scan."""
 
 import contextlib
 import dataclasses
@@ -8,14 +8,19 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from speech import cli_score
 from speech.errors import AudioError
-from speech.terminal import DEFAULT_MODEL, ModelOption, console, table
+from speech.terminal import DEFAULT_MODEL, ModelOption, console, progress, table
+
+if TYPE_CHECKING:
+    from speech.scan import Timeline
 
 app = typer.Typer()
+app.add_typer(cli_score.app)
 
 
 @app.command()
@@ -82,6 +87,85 @@ def listen(
             out, err = live.rendered(item, as_json, width)
             typer.echo(err, nl=False, err=True)
             typer.echo(out, nl=False)
+
+
+@app.command()
+def scan(
+    sources: Annotated[list[Path], typer.Argument(help="Long recordings, or folders of them.")],
+    model: ModelOption = DEFAULT_MODEL,
+    threshold: Annotated[float | None, typer.Option(min=0.01, max=1, help="For all words.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="Write a CSV file.", show_default=False)] = None,
+    audacity: Annotated[
+        Path | None,
+        typer.Option(help="Write labels for Audacity; of several files, this is a folder."),
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Write a picture; of several files, this is a folder.")
+    ] = None,
+) -> None:
+    """Find the commands in long recordings: when each of them is said."""
+    from speech import scan as scanning
+    from speech.files import write_text
+    from speech.listen import decoder_for
+    from speech.recognizer import load
+    from speech.stream import NOT_COMMANDS
+
+    recognizer = load(model)
+    config = decoder_for(recognizer, threshold).config
+    paths = list(_audio_files(sources))
+    rows = table("File", "Time", "Label", "Probability")
+    timelines = []
+    failed = False
+    for path in paths:
+        try:
+            with progress(path.name, in_bytes=True) as tell:
+                timelines.append(scanning.scan(recognizer, path, config, tell))
+        except AudioError as error:
+            failed = True
+            typer.echo(f"speech: {error}", err=True)
+            continue
+        for found in scanning.fields(timelines[-1]):
+            if as_json:
+                typer.echo(json.dumps(found))
+            at = scanning.clock(found["time"])
+            rows.add_row(found["file"], at, found["label"], f"{found['probability']:.2f}")
+    if not as_json and timelines:
+        console().print(rows)
+    if csv is not None:
+        write_text(csv, scanning.csv_of(timelines))
+    commands = [label for label in recognizer.labels if label not in NOT_COMMANDS]
+    _write_each(timelines, commands, len(paths) > 1, audacity, png)
+    if failed:
+        raise typer.Exit(AudioError.exit_code)
+
+
+def _write_each(
+    timelines: "list[Timeline]",
+    commands: list[str],
+    several: bool,
+    audacity: Path | None,
+    png: Path | None,
+) -> None:
+    from speech.files import write_text
+    from speech.label_files import audacity_text
+    from speech.scan import file_names, words_of
+
+    def targets(where: Path | None, suffix: str) -> "Iterator[tuple[Path, Timeline]]":
+        if where is None:
+            return
+        names = file_names([t.path for t in timelines], suffix) if timelines else []
+        for name, timeline in zip(names, timelines, strict=True):
+            yield (where / name if several else where), timeline
+
+    for target, timeline in targets(audacity, ".txt"):
+        write_text(target, audacity_text(words_of(timeline)))
+    for target, timeline in targets(png, ".png"):
+        from speech import plots
+
+        found = [(d.time, d.label) for d in timeline.detections]
+        figure = plots.timeline(found, timeline.seconds, commands, title=timeline.path.name)
+        plots.save(figure, target)
 
 
 def _print_microphones(as_json: bool) -> None:

@@ -14,10 +14,13 @@ from speech.microphone import devices
 # where a package comes from: the extra that installs it, or "" for the core
 _PACKAGES = {
     "numpy": "",
-    "librosa": "",
+    "onnxruntime": "",
     "soundfile": "",
     "keras": "train",
+    "librosa": "train",
     "tensorflow": "train",
+    "onnx": "export",
+    "ai-edge-litert": "export",
     "gradio": "app",
     "sounddevice": "mic",
 }

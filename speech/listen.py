@@ -1,4 +1,4 @@
-"""What ``speech listen`` does between the sound and the terminal; it prints nothing itself."""
+"""What live listening does between the sound and whoever is told; it prints nothing itself."""
 
 import collections
 import contextlib
@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from speech.audio import check_rate, read_blocks, scale_to_float
-from speech.microphone import Block, Microphone
+from speech.microphone import Block, Microphone, quiet_libraries
 from speech.recognizer import Recognizer
-from speech.stream import Detection, StreamDecoder
+from speech.stream import DecoderConfig, Detection, StreamDecoder
 
 _BLOCK_SECONDS = 0.05
 _TICK_SECONDS = 0.1
@@ -80,19 +80,25 @@ class Status(NamedTuple):
 Item: TypeAlias = Detection | Event | Status
 
 
-def decoder_for(recognizer: Recognizer, threshold: float | None = None) -> StreamDecoder:
+def decoder_for(
+    recognizer: Recognizer, threshold: float | None = None, smoothing: float | None = None
+) -> StreamDecoder:
     """A decoder as the model wants it, or with one threshold for all commands.
 
+    Args:
+        recognizer: The model.
+        threshold: Smoothed probability that every command has to reach.
+        smoothing: Seconds of the moving mean.
+
     Raises:
-        ValueError: The threshold is not in (0, 1].
+        ValueError: The threshold is not in (0, 1], or the smoothing no whole number of steps.
     """
-    decoder = StreamDecoder(recognizer)
-    if threshold is None:
-        return decoder
-    release = min(decoder.config.release, threshold)
-    config = dataclasses.replace(
-        decoder.config, threshold=threshold, thresholds={}, release=release
-    )
+    config = DecoderConfig.from_dict(recognizer.decoder)
+    if threshold is not None:
+        release = min(config.release, threshold)
+        config = dataclasses.replace(config, threshold=threshold, thresholds={}, release=release)
+    if smoothing is not None:
+        config = dataclasses.replace(config, smoothing_seconds=smoothing)
     return StreamDecoder(recognizer, config)
 
 
@@ -106,6 +112,7 @@ class Source:
         rate: Its rate in Hz; None for the model's.
         wav: A file for ``file_blocks``.
         realtime: Whether the file is played no faster than it was spoken.
+        channels: How many the microphone records; None as ``Microphone``.
 
     Raises:
         ValueError: Things that exclude one another.
@@ -116,12 +123,17 @@ class Source:
     rate: int | None = None
     wav: Path | None = None
     realtime: bool = False
+    channels: int | None = None
 
     def __post_init__(self) -> None:
         if sum((bool(self.device), self.pcm is not None, self.wav is not None)) > 1:
             raise ValueError("expected one of --device, --stdin and --wav, got several; choose one")
         if self.rate is not None and self.pcm is None:
             raise ValueError("expected --rate beside --stdin, got it alone; leave it out")
+        if self.channels is not None and (self.pcm is not None or self.wav is not None):
+            raise ValueError(
+                "expected --channels of a microphone, got --stdin or --wav; leave it out"
+            )
         if self.realtime and self.wav is None:
             raise ValueError("expected --realtime beside --wav, got it alone; leave it out")
         if self.pcm is not None and self.pcm.isatty():
@@ -143,30 +155,16 @@ class Source:
         else:
             name = self.device or None
             device = int(name) if name and name.isdecimal() else name
-            with _quiet_libraries(), Microphone(device, sample_rate) as microphone:
+            recorder = Microphone(device, sample_rate, channels=self.channels)
+            with quiet_libraries(), recorder as microphone:
                 yield itertools.chain([_ready(microphone)], microphone.blocks())
 
 
 def _ready(microphone: Microphone) -> Block:
-    name = microphone.opened.name if microphone.opened else "nothing"
+    device = microphone.opened
+    name = device.name if device else "nothing"
     nothing = np.zeros((0, 1), np.int16)
-    return Block(nothing, microphone.sample_rate, "ready", f"listening to {name}")
-
-
-@contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    # PortAudio and ALSA write to descriptor 2 whatever they are worried about
-    sys.stderr.flush()
-    with (
-        os.fdopen(os.dup(2), "w", buffering=1) as ours,
-        Path(os.devnull).open("w") as nowhere,
-        contextlib.redirect_stderr(ours),
-    ):
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(ours.fileno(), 2)
+    return Block(nothing, microphone.sample_rate, "ready", f"listening to {name}", device=device)
 
 
 def file_blocks(path: str | os.PathLike[str]) -> Iterator[Block]:
@@ -285,7 +283,7 @@ def listen(
     Raises:
         AudioError: NaN or infinity in a file.
     """
-    session = _Session(decoder)
+    session = Session(decoder)
     for block in blocks:
         if launcher is not None:
             launcher.reap()
@@ -336,18 +334,28 @@ class _Meter:
         return "quiet" if loudest else "muted"
 
 
-class _Session:
-    """What has to be remembered from block to block."""
+class Session:
+    """What has to be remembered of one listener from block to block.
+
+    Args:
+        decoder: At the beginning of a stream.
+    """
 
     def __init__(self, decoder: StreamDecoder) -> None:
         self._decoder = decoder
         self._before = 0.0  # seconds of the streams that were cut off
+        self._received = 0.0  # seconds of this one, those in the resampler included
         self._meter = _Meter()
         self._hinted: set[str] = set()
         self._counted = {"dropped": 0, "overflow": 0}
         self._counted_at = -math.inf
 
     def hear(self, block: Block) -> Iterator[Item]:
+        """What is to be told after this block.
+
+        Raises:
+            AudioError: NaN or infinity, or no such array or rate.
+        """
         if block.event:
             yield from self.end()
             yield Event(block.event, self._time(), block.message)
@@ -355,8 +363,9 @@ class _Session:
             self._hinted.clear()
             return
         samples = scale_to_float(block.samples)
-        for detection in self._decoder.push(samples, block.sample_rate):
-            yield self._shifted(detection)
+        found = self._decoder.push(samples, block.sample_rate)
+        self._received += len(samples) / block.sample_rate
+        yield from map(self._shifted, found)
         if not self._meter.hear(samples, block.sample_rate):
             return
         hint = self._meter.hint()
@@ -367,9 +376,19 @@ class _Session:
         yield self._status(block, hint)
 
     def end(self) -> Iterator[Detection]:
+        """Decode to its end what was heard; the next block begins another stream."""
         for detection in self._decoder.flush():
             yield self._shifted(detection)
-        self._before = self._time()
+        self._before, self._received = self._time(), 0.0
+        self._decoder.reset()
+
+    def skip(self, seconds: float) -> None:
+        """So much sound was lost: begin another stream behind it.
+
+        What was said up to there is not decoded to its end: that takes as long as a clip of sound,
+        which whoever lost some for want of time does not have.
+        """
+        self._before, self._received = self._before + self._received + seconds, 0.0
         self._decoder.reset()
 
     def _time(self) -> float:

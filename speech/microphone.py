@@ -3,12 +3,14 @@
 import atexit
 import contextlib
 import functools
+import os
 import queue
 import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +28,15 @@ _BUSY = -9985  # paDeviceUnavailable
 _HW = re.compile(r"\s*\((plug)?hw:\d+,\d+\)$")  # where ALSA found it, which changes on replugging
 
 
+class Device(NamedTuple):
+    """An input that PortAudio knows: number, name, channels, and its own rate in Hz."""
+
+    number: int
+    name: str
+    channels: int
+    sample_rate: int
+
+
 class Block(NamedTuple):
     """A piece of sound, or word of what happened to it.
 
@@ -36,6 +47,7 @@ class Block(NamedTuple):
         message: The event as a sentence for the user.
         dropped: Blocks that were lost so far since the reader was too slow.
         overflows: How often the sound system said so far that it had lost samples itself.
+        device: What records, beside "ready"; None where it is no device.
     """
 
     samples: npt.NDArray[Any]
@@ -44,15 +56,7 @@ class Block(NamedTuple):
     message: str = ""
     dropped: int = 0
     overflows: int = 0
-
-
-class Device(NamedTuple):
-    """An input that PortAudio knows: number, name, channels, and its own rate in Hz."""
-
-    number: int
-    name: str
-    channels: int
-    sample_rate: int
+    device: Device | None = None
 
 
 def devices() -> list[Device]:
@@ -68,6 +72,39 @@ def devices() -> list[Device]:
             "expected a microphone, got none; plug one in, or start the sound server"
         )
     return found
+
+
+def play(samples: npt.NDArray[np.float32], sample_rate: int) -> None:
+    """Play mono samples (n,) through the default output, to their end; Ctrl-C ends it.
+
+    Raises:
+        MicrophoneError: sounddevice or PortAudio is missing, or there is no output.
+    """
+    sd = _sounddevice()
+    try:
+        sd.play(samples, sample_rate)
+        sd.wait()
+    except sd.PortAudioError as error:
+        raise MicrophoneError(
+            f"expected a loudspeaker to play to, got the error {_told_by(error)[0]!r}; "
+            "plug one in, or leave out --play"
+        ) from error
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep what PortAudio and ALSA write to descriptor 2 from the terminal."""
+    sys.stderr.flush()
+    with (
+        os.fdopen(os.dup(2), "w", buffering=1) as ours,
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stderr(ours),
+    ):
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(ours.fileno(), 2)
 
 
 class Microphone:

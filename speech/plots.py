@@ -1,8 +1,8 @@
 """Pictures of what evaluation, training and the features say; each function returns a Figure.
 
 No pyplot: a Figure made directly shares no state, so these run in any thread and nothing needs
-closing. Blue and orange are Okabe and Ito's, which stay apart under colour blindness; so do the
-maps, Blues and RdBu.
+closing. The colours of lines are Okabe and Ito's, which stay apart under colour blindness; so do
+the maps, Blues and RdBu.
 """
 
 import os
@@ -14,13 +14,20 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import (
+    FormatStrFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    PercentFormatter,
+)
 
 from speech.evaluation import ClipMetrics, wilson_interval
 from speech.features import FeatureConfig
 from speech.files import replacing
 
 BLUE, ORANGE, PALE, INK, RULE = "#0072B2", "#D55E00", "#B9D6E8", "#333333", "#DDDDDD"
+GREEN, PURPLE = "#009E73", "#CC79A7"
 
 Size = tuple[float, float]  # inches
 
@@ -169,6 +176,70 @@ def mfcc_image(
     ax.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True))
     _dress(ax, "", "Time (s)", "Coefficient", grid=False)
     _dress(bar.ax, "", "", "Value", grid=False)
+    return figure
+
+
+def det_curves(
+    curves: Mapping[str, Sequence[Sequence[float]]], *, figsize: Size = (6.5, 5.5)
+) -> Figure:
+    """Misses against false alarms per hour, one line a condition.
+
+    Each curve is a sequence of (threshold, share missed, false alarms per hour). A rate of zero,
+    which a logarithmic axis does not have, stands at the left edge, and no miss at the lower one.
+
+    Raises:
+        ValueError: No curve, or one without points.
+    """
+    if not curves or not all(curves.values()):
+        raise ValueError("expected at least one curve, each with points, got none")
+    figure = Figure(figsize=figsize, layout="constrained")
+    ax = figure.subplots()
+    positive = [rate for curve in curves.values() for _, _, rate in curve if rate > 0]
+    left = min(positive, default=1.0) / 2
+    seldom = [miss for curve in curves.values() for _, miss, _ in curve if miss > 0]
+    bottom = min(seldom, default=1.0) / 2
+    for place, (name, curve) in enumerate(curves.items()):
+        rates = [max(rate, left) for _, _, rate in curve]
+        missed = [max(miss, bottom) for _, miss, _ in curve]
+        color = (BLUE, ORANGE, GREEN, PURPLE)[place % 4]
+        ax.plot(rates, missed, color=color, marker="o", markersize=3, linewidth=1, label=name)
+    ax.set(xscale="log", yscale="log", xlim=(left / 1.2, None), ylim=(bottom / 1.2, 1.05))
+    for axis, form in ((ax.yaxis, PercentFormatter(1.0)), (ax.xaxis, FormatStrFormatter("%g"))):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(form)
+        axis.set_minor_formatter(NullFormatter())
+    ax.legend(frameon=False, fontsize=9)
+    _dress(ax, "Each point is a threshold", "False alarms per hour", "Words missed")
+    return figure
+
+
+def timeline(
+    found: Sequence[tuple[float, str]],
+    seconds: float,
+    labels: Sequence[str],
+    *,
+    title: str = "",
+    figsize: Size | None = None,
+) -> Figure:
+    """When each label was heard: ``found`` holds (time in seconds, label), a mark each.
+
+    Raises:
+        ValueError: No time to show, or a label that is not among ``labels``.
+    """
+    if not seconds > 0:
+        raise ValueError(f"expected seconds > 0, got {seconds=}")
+    if strange := sorted({label for _, label in found} - set(labels)):
+        raise ValueError(f"expected labels among {list(labels)}, got {strange}")
+    figure = Figure(figsize=figsize or (10.0, 1.2 + 0.3 * len(labels)), layout="constrained")
+    ax = figure.subplots()
+    scale, unit = (1, "s") if seconds < 600 else (60, "min") if seconds < 36_000 else (3600, "h")
+    places = {label: len(labels) - 1 - i for i, label in enumerate(labels)}
+    times = [time / scale for time, _ in found]
+    heights = [places[label] for _, label in found]
+    ax.plot(times, heights, "|", color=BLUE, markersize=14, markeredgewidth=1.5)
+    ax.set_yticks(list(places.values()), list(places))
+    ax.set(xlim=(0, seconds / scale), ylim=(-0.7, len(labels) - 0.3))
+    _dress(ax, title, f"Time ({unit})", "")
     return figure
 
 

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from speech import container
 from speech.audio import AudioSource, Waveform, fit_length, load_audio
 from speech.errors import ModelError
 from speech.features import FeatureConfig, mfcc
+from speech.runtime import SUFFIXES, open_model
 
 Batch = npt.NDArray[np.float32]
 
@@ -41,6 +43,9 @@ class Recognizer:
         infer: Waveforms (n, n_samples) float32 -> probabilities (n, n_classes) float32.
         decoder: Settings of the live decoder that were chosen for this model; empty for defaults.
         provenance: Where the model comes from.
+        mfcc: Waveforms (n, n_samples) float32 -> MFCC (n, n_frames, n_mfcc) float32; librosa's if
+            None.
+        file: The name of the file that answers, and its precision; "" if there is none.
     """
 
     def __init__(
@@ -52,13 +57,17 @@ class Recognizer:
         *,
         decoder: Mapping[str, Any] | None = None,
         provenance: Mapping[str, Any] | None = None,
+        mfcc: Callable[[Batch], Batch] | None = None,
+        file: str = "",
     ) -> None:
         self.name = name
         self.labels = labels
         self.features = features
         self.decoder = dict(decoder or {})
         self.provenance = dict(provenance or {})
+        self.file = file
         self._infer = infer
+        self._mfcc = mfcc
 
     def probabilities(self, waveforms: Batch) -> Batch:
         """Probabilities of clips that already have the model's rate and length.
@@ -72,6 +81,23 @@ class Recognizer:
         Raises:
             ModelError: Another shape or dtype, NaN or infinity.
         """
+        self._check(waveforms)
+        if not len(waveforms):
+            return np.zeros((0, len(self.labels)), np.float32)
+        return self._infer(waveforms)
+
+    def mfcc(self, waveforms: Batch) -> Batch:
+        """What the network hears of such clips: float32 (n, n_frames, n_mfcc), in dB.
+
+        Raises:
+            ModelError: As ``probabilities``.
+        """
+        self._check(waveforms)
+        if self._mfcc is None or not len(waveforms):
+            return mfcc(waveforms, self.features)
+        return self._mfcc(waveforms)
+
+    def _check(self, waveforms: Batch) -> None:
         expected = f"expected float32 waveforms (n, {self.features.n_samples})"
         if waveforms.ndim != 2 or waveforms.shape[1] != self.features.n_samples:
             raise ModelError(
@@ -79,9 +105,6 @@ class Recognizer:
             )
         if waveforms.dtype != np.float32 or not np.isfinite(waveforms).all():
             raise ModelError(f"{expected}, got {waveforms.dtype} or values that are not finite")
-        if not len(waveforms):
-            return np.zeros((0, len(self.labels)), np.float32)
-        return self._infer(waveforms)
 
     def recognize(self, source: AudioSource) -> Prediction:
         """What a recording of one word says; of a longer one, its loudest second.
@@ -103,48 +126,49 @@ class Recognizer:
         return Prediction(self.labels[best], float(row[best]), each)
 
 
-def load(path: str | os.PathLike[str]) -> Recognizer:
-    """Open a model: a folder of ``saved_models/`` or a ``.keras`` file.
+def load(path: str | os.PathLike[str], *, threads: int = 1) -> Recognizer:
+    """Open a model.
+
+    Args:
+        path: A ``.onnx``, ``.tflite`` or ``.keras`` file, or a folder of ``saved_models/``: there
+            the first of ``model.onnx``, ``model.tflite`` and ``model.keras`` is taken.
+        threads: Threads of ONNX Runtime or LiteRT; for networks as small as these, one is best.
 
     Raises:
-        ModelError: Nothing there, not a model of this project, or TensorFlow is missing.
+        ModelError: Nothing there, not a model of this project, an export of another ``model.keras``
+            than the one beside it, or what runs it is not installed.
     """
     path = Path(path)
-    if path.is_dir():
-        name, file = path.name, path / "model.keras"
-    else:
-        name, file = path.stem, path
-    if not file.is_file():
+    candidates = [path / f"model{suffix}" for suffix in SUFFIXES] if path.is_dir() else [path]
+    file = next((file for file in candidates if file.is_file()), None)
+    if file is None or file.suffix not in SUFFIXES:
         raise ModelError(
-            f"{path}: expected the folder of a model or a .keras file, got nothing there; "
-            "make one with: speech train"
+            f"{path}: expected the folder of a model or a {', '.join(SUFFIXES)} file, got "
+            f"{'something else' if file else 'nothing there'}; make one with: speech train"
         )
-    return _load_keras(name, file)
-
-
-def _load_keras(name: str, file: Path) -> Recognizer:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its notices about the processor
-    try:
-        import keras
-
-        from speech.model import load_model
-    except ImportError as error:
-        raise ModelError(
-            f"{file}: expected Keras to be installed to run it, got: {error}; "
-            "install it with: pip install 'speech-commands[train]'"
-        ) from error
-    model = load_model(file)
-    temperature = model.temperature
-
-    def infer(waveforms: Batch) -> Batch:
-        logits = model.predict_on_batch(mfcc(waveforms, model.features))
-        return np.asarray(keras.ops.softmax(logits / temperature), np.float32)
-
+    if path.is_dir():
+        _refuse_stale(file)
+    model = open_model(file, threads)
     return Recognizer(
-        name,
+        path.name if path.is_dir() else path.stem,
         model.labels,
         model.features,
-        infer,
+        model.infer,
         decoder=model.decoder,
         provenance=model.provenance,
+        mfcc=model.mfcc,
+        file=f"{file.name} ({model.precision})",
     )
+
+
+def _refuse_stale(file: Path) -> None:
+    """An export must be that of the ``model.keras`` beside it, if there is one."""
+    trained = file.with_name("model.keras")
+    if file == trained or not trained.is_file():
+        return
+    metadata, _ = container.read(file)
+    if metadata.keras_sha256 != container.sha256(trained):
+        raise ModelError(
+            f"{file}: expected the export of the model.keras beside it, got that of another one; "
+            f"make it anew with: speech export {file.parent}"
+        )

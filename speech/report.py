@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from speech import plots
+from speech import plots, stream_report
 from speech.corpus import ClipSet, LabelSet, Recordings, Split, calibration_half, evaluation_set
 from speech.errors import ModelError
 from speech.evaluation import (
@@ -91,6 +91,9 @@ def evaluate(
         content["conditions"] = [vars(condition) for condition in worse]
         content["rooms"] = [vars(room) for room in empty]
         sections.insert(0, _robustness_section(worse, empty))
+    if (out / stream_report.FILE).is_file():
+        scored = json.loads((out / stream_report.FILE).read_text("utf-8"))
+        sections.insert(0, stream_report.markdown(scored))
     write_json(out / "metrics.json", content)
     pictures = _pictures(metrics, out)
     page = markdown_report(metrics, wrong, recognizer.name, facts, pictures)

@@ -8,17 +8,18 @@ that turns plateaus into detections is the heart of this module: see ``StreamDec
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import soxr
 
 from speech.audio import JUST_BELOW_ONE, Waveform, mix_chunk
-from speech.features import check_fields
+from speech.features import FeatureConfig, check_fields, mfcc
 from speech.recognizer import Recognizer
 
 NOT_COMMANDS = ("unknown", "silence")
+Rows: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,13 +116,249 @@ class Detection:
     start: float
 
 
-class StreamDecoder:
-    """Turns a stream of audio into detections.
+class WindowStream:
+    """What the network says of every window of a stream.
 
     A window of one clip ends at every step of the stream's sample grid, and the stream is taken
     to be preceded by digital silence, so that chunks have no influence on what the network sees.
-    By default it sees one window at a time: inside a batch, the sums of a matrix product may be
-    taken in another order, and no rule with a threshold would be safe from that. Then:
+    Memory does not grow with the stream.
+
+    Args:
+        recognizer: The model. It is asked once at once, for the answer to digital silence, which
+            also warms it up. Where it has a method ``classify`` (MFCC float32 (n, n_frames,
+            n_mfcc) -> probabilities), a batch has the features of each frame computed once.
+        step_seconds: From one window to the next.
+        batch_size: Most windows in one call of the network.
+
+    Attributes:
+        answer_to_silence: Probabilities float64 (n_classes,) of digital silence.
+        ended: Whether the stream was flushed; the next chunk then begins a new one.
+
+    Raises:
+        ValueError: A step that is no whole number of samples or longer than the clip, or a batch
+            size out of range.
+    """
+
+    def __init__(self, recognizer: Recognizer, step_seconds: float, batch_size: int = 1) -> None:
+        if batch_size not in range(1, 1025):
+            raise ValueError(f"batch_size={batch_size!r} must be an integer in [1, 1024]")
+        self.recognizer = recognizer
+        self._features = recognizer.features
+        self._rate = recognizer.features.sample_rate
+        self._clip = recognizer.features.n_samples
+        self._step = _samples_per_step(step_seconds, self._rate, self._clip)
+        silence = np.zeros((1, self._clip), np.float32)
+        self.answer_to_silence = recognizer.probabilities(silence)[0].astype(np.float64)
+        # the next window begins at the first sample
+        self._audio = np.zeros(self._clip + (batch_size - 1) * self._step, np.float32)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything heard; the next chunk is the beginning of a new stream."""
+        self._source_rate = self._rate
+        self._resampler: Any = None
+        self._audio[:] = 0.0
+        self._filled = self._clip - self._step
+        self._heard = 0  # samples at the model's rate
+        self.ended = False
+        self.level = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Audio heard so far, at the model's rate."""
+        return self._heard / self._rate
+
+    def push(self, samples: npt.NDArray[Any], sample_rate: int | None = None) -> Rows:
+        """Hear the next chunk, as ``StreamDecoder.push`` does.
+
+        Returns:
+            Probabilities float64 (n, n_classes) of the windows that it completes, n >= 0.
+
+        Raises:
+            AudioError: No audio; nothing has changed then.
+        """
+        mono, rate = mix_chunk(samples, self._rate if sample_rate is None else sample_rate)
+        if not len(mono):
+            return self._nothing()
+        if self.ended:
+            self.reset()
+        drained = mono[:0]
+        if rate != self._source_rate:
+            drained = self._drain()
+            self._source_rate = rate
+            if rate != self._rate:
+                self._resampler = soxr.ResampleStream(rate, self._rate, 1, dtype="float32")
+        if self._resampler is not None:
+            mono = self._resampler.resample_chunk(mono)
+        return self._hear(np.concatenate([drained, mono]))
+
+    def flush(self) -> Rows:
+        """End the stream: hear what the resampler holds, and then digital silence for a clip."""
+        if self.ended or (not self._heard and self._resampler is None):
+            return self._nothing()
+        rows = self._hear(self._drain())
+        end = self._heard
+        silent = self._hear(np.zeros(self._clip - 1, np.float32))
+        self._heard, self.ended = end, True
+        return np.concatenate([rows, silent])
+
+    def _nothing(self) -> Rows:
+        return np.zeros((0, len(self.answer_to_silence)))
+
+    def _drain(self) -> Waveform:
+        rest = np.zeros(0, np.float32)
+        if self._resampler is not None:
+            rest = self._resampler.resample_chunk(rest, last=True)
+        self._resampler = None
+        return rest
+
+    def _hear(self, waveform: Waveform) -> Rows:
+        waveform = np.clip(waveform, -1.0, JUST_BELOW_ONE)  # as load_audio does
+        rows = [self._nothing()]
+        while len(waveform):
+            fitting = waveform[: len(self._audio) - self._filled]
+            self._audio[self._filled : self._filled + len(fitting)] = fitting
+            self._filled += len(fitting)
+            self._heard += len(fitting)
+            waveform = waveform[len(fitting) :]
+            if self._filled >= self._clip:
+                rows.append(self._ask())
+        return np.concatenate(rows)
+
+    def _ask(self) -> Rows:
+        begins = range(0, self._filled - self._clip + 1, self._step)
+        # a muted microphone costs nothing: the network's answer to that window is known
+        sounding = [i for i in begins if self._audio[i : i + self._clip].any()]
+        rows = np.tile(self.answer_to_silence, (len(begins), 1))
+        if sounding:
+            rows[[i // self._step for i in sounding]] = self._probabilities(sounding)
+        newest = self._audio[begins[-1] : begins[-1] + self._clip][-self._step :]
+        self.level = float(np.sqrt(np.mean(np.square(newest, dtype=np.float64))))
+        done = len(begins) * self._step
+        left = self._audio[done : self._filled].copy()
+        self._audio[: len(left)] = left
+        self._filled = len(left)
+        return rows
+
+    def _probabilities(self, begins: list[int]) -> npt.NDArray[np.float32]:
+        classify = getattr(self.recognizer, "classify", None)
+        hop = self._features.hop_length
+        if classify is None or len(begins) == 1 or self._step % hop:
+            clips = np.stack([self._audio[i : i + self._clip] for i in begins])
+            return self.recognizer.probabilities(clips)
+        frames = mfcc(self._audio[begins[0] : begins[-1] + self._clip], self._features)
+        firsts = [(i - begins[0]) // hop for i in begins]
+        windows = np.stack([frames[i : i + self._features.n_frames] for i in firsts])
+        rows: npt.NDArray[np.float32] = classify(windows)
+        return rows
+
+
+class Decider:
+    """The rule of ``StreamDecoder`` by itself: probabilities of window after window to detections.
+
+    Args:
+        config: When to detect.
+        labels: Those of the columns.
+        features: They tell the length of a window, in samples and in seconds.
+        before: float64 (n_classes,), what the network said before the first window.
+
+    Raises:
+        ValueError: Config and model do not fit.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        labels: tuple[str, ...],
+        features: FeatureConfig,
+        before: npt.NDArray[np.float64],
+    ) -> None:
+        self.config = config
+        self._labels = labels
+        self._rate, self._clip = features.sample_rate, features.n_samples
+        self._step = _samples_per_step(config.step_seconds, self._rate, self._clip)
+        self._clip_steps = math.ceil(self._clip / self._step)
+        self._refractory = math.ceil(config.refractory_seconds / config.step_seconds - 1e-6)
+        self._thresholds = _thresholds(config, labels)
+        self._before = before
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything; the next row is that of the first window."""
+        n_recent = round(self.config.smoothing_seconds / self.config.step_seconds)
+        self._recent = np.tile(self._before, (n_recent, 1))
+        self._windows = 0  # the only clock
+        self._held: dict[int, int] = {}  # label: the window since which it is
+        self._candidate = -1
+        self._candidate_since = 0
+        self._last_detection = -self._refractory
+
+    @property
+    def smoothed(self) -> npt.NDArray[np.float64]:
+        """Latest smoothed probabilities, float64 (n_classes,)."""
+        mean: npt.NDArray[np.float64] = self._recent.mean(axis=0)
+        return mean
+
+    def decide(self, rows: Rows) -> list[Detection]:
+        """What the next windows, float64 (n, n_classes), make detected; in any division."""
+        n_recent = len(self._recent)
+        history = np.concatenate([self._recent, rows])
+        self._recent = history[-n_recent:].copy()
+        total = history[1 : 1 + len(rows)].copy()
+        for later in range(2, n_recent + 1):
+            total += history[later : later + len(rows)]
+        smoothed = total / n_recent
+        reached = np.where(smoothed >= self._thresholds, smoothed, -1.0)
+        best = reached.argmax(axis=1)
+        reaching = reached[np.arange(len(rows)), best] >= 0
+        best = best.tolist()
+        places = np.where(reaching, np.arange(len(rows)), len(rows))
+        upcoming = np.minimum.accumulate(places[::-1])[::-1].tolist()
+        found = []
+        index = 0
+        while index < len(rows):
+            if not self._held and upcoming[index] > index:  # nothing can happen before
+                self._windows += upcoming[index] - index
+                self._candidate = -1
+                index = upcoming[index]
+                continue
+            self._windows += 1
+            self._release(smoothed[index])
+            if upcoming[index] > index or best[index] in self._held:
+                self._candidate = -1
+            elif self._is_due(best[index]):
+                found.append(self._detect(best[index], float(smoothed[index, best[index]])))
+            index += 1
+        return found
+
+    def _release(self, smoothed: npt.NDArray[np.float64]) -> None:
+        for label, since in list(self._held.items()):
+            outlived = self._windows - since >= self._clip_steps
+            if outlived or smoothed[label] < self.config.release:
+                del self._held[label]
+
+    def _is_due(self, best: int) -> bool:
+        if best != self._candidate:
+            self._candidate, self._candidate_since = best, self._windows
+        in_a_row = self._windows - self._candidate_since + 1
+        waited = self._windows - self._last_detection
+        return in_a_row >= self.config.min_count and waited >= self._refractory
+
+    def _detect(self, best: int, probability: float) -> Detection:
+        self._candidate = -1
+        self._held[best] = self._candidate_since
+        self._last_detection = self._windows
+        start = max(0, self._candidate_since * self._step - self._clip)
+        time = self._windows * self._step / self._rate
+        return Detection(self._labels[best], probability, time, start / self._rate)
+
+
+class StreamDecoder:
+    """Turns a stream of audio into detections.
+
+    A ``WindowStream`` tells what the network says of the last clip at every step. By default it
+    sees one window at a time: inside a batch, the sums of a matrix product may be taken in another
+    order, and no rule with a threshold would be safe from that. Then a ``Decider`` decides:
 
     1. The probabilities are averaged over the last ``smoothing_seconds``.
     2. The candidate is the most probable of the commands that reach their threshold. One that is
@@ -141,7 +378,7 @@ class StreamDecoder:
             also warms it up.
         config: When to detect; by default what the model says, else ``DecoderConfig()``.
         batch_size: Most windows in one call of the network. More than one is faster where much
-            audio is pushed at once (scoring recordings), and exact but for float noise.
+            audio is pushed at once (recordings), and exact but for float noise.
 
     Raises:
         ValueError: Config and model do not fit: a step that is no whole number of samples or
@@ -153,54 +390,29 @@ class StreamDecoder:
     ) -> None:
         self.recognizer = recognizer
         self.config = config or DecoderConfig.from_dict(recognizer.decoder)
-        if batch_size not in range(1, 1025):
-            raise ValueError(f"batch_size={batch_size!r} must be an integer in [1, 1024]")
-        self._rate = recognizer.features.sample_rate
-        self._clip = recognizer.features.n_samples
-        self._step = _samples_per_step(self.config, self._rate, self._clip)
-        self._clip_steps = math.ceil(self._clip / self._step)
-        self._refractory = math.ceil(
-            self.config.refractory_seconds / self.config.step_seconds - 1e-6
-        )
-        self._thresholds = _thresholds(self.config, recognizer.labels)
-        silence = np.zeros((1, self._clip), np.float32)
-        self._answer_to_silence = recognizer.probabilities(silence)[0].astype(np.float64)
-        # the next window begins at the first sample
-        self._audio = np.zeros(self._clip + (batch_size - 1) * self._step, np.float32)
-        self.reset()
+        self._windows = WindowStream(recognizer, self.config.step_seconds, batch_size)
+        before = self._windows.answer_to_silence
+        self._decider = Decider(self.config, recognizer.labels, recognizer.features, before)
 
     def reset(self) -> None:
         """Forget everything heard; the next chunk is the beginning of a new stream, at 0 s."""
-        n_recent = round(self.config.smoothing_seconds / self.config.step_seconds)
-        self._source_rate = self._rate
-        self._resampler: Any = None
-        self._audio[:] = 0.0
-        self._filled = self._clip - self._step
-        self._heard = 0  # samples at the model's rate; with the windows, the only clock
-        self._windows = 0
-        self._ended = False
-        self._recent = np.tile(self._answer_to_silence, (n_recent, 1))
-        self._level = 0.0
-        self._held_since = np.zeros(len(self._thresholds), np.int64)  # a window; 0: not held
-        self._candidate = -1
-        self._candidate_since = 0
-        self._last_detection = -self._refractory
+        self._windows.reset()
+        self._decider.reset()
 
     @property
     def seconds(self) -> float:
         """Audio heard so far, at the model's rate (a resampler lags some 0.03 to 0.1 s)."""
-        return self._heard / self._rate
+        return self._windows.seconds
 
     @property
     def probabilities(self) -> npt.NDArray[np.float32]:
         """Latest smoothed probabilities, float32 (n_classes,), in the order of the labels."""
-        mean: npt.NDArray[np.float32] = self._recent.mean(axis=0).astype(np.float32)
-        return mean
+        return self._decider.smoothed.astype(np.float32)
 
     @property
     def level(self) -> float:
         """Root mean square of the last whole step, in [0, 1]."""
-        return self._level
+        return self._windows.level
 
     def push(self, samples: npt.NDArray[Any], sample_rate: int | None = None) -> list[Detection]:
         """Hear the next chunk.
@@ -220,20 +432,11 @@ class StreamDecoder:
             AudioError: NaN, infinity, or no such array or rate. The chunk is then left out as a
                 whole and the decoder is as before.
         """
-        mono, rate = mix_chunk(samples, self._rate if sample_rate is None else sample_rate)
-        if not len(mono):
-            return []
-        if self._ended:
-            self.reset()
-        drained = mono[:0]
-        if rate != self._source_rate:
-            drained = self._drain()
-            self._source_rate = rate
-            if rate != self._rate:
-                self._resampler = soxr.ResampleStream(rate, self._rate, 1, dtype="float32")
-        if self._resampler is not None:
-            mono = self._resampler.resample_chunk(mono)
-        return self._hear(np.concatenate([drained, mono]))
+        had_ended = self._windows.ended
+        rows = self._windows.push(samples, sample_rate)
+        if had_ended and not self._windows.ended:
+            self._decider.reset()
+        return self._decider.decide(rows)
 
     def flush(self) -> list[Detection]:
         """End the stream: hear what the resampler holds, and then digital silence for a clip.
@@ -241,87 +444,15 @@ class StreamDecoder:
         So a word at the very end is decided too. The silence does not count: no time lies after
         the end of the stream. The next chunk begins a new stream.
         """
-        if self._ended or (not self._heard and self._resampler is None):
-            return []
-        found = self._hear(self._drain())
-        end = self._heard
-        found += self._hear(np.zeros(self._clip - 1, np.float32))
-        self._heard, self._ended = end, True
+        found = self._decider.decide(self._windows.flush())
         return [dataclasses.replace(d, time=min(d.time, self.seconds)) for d in found]
 
-    def _drain(self) -> Waveform:
-        rest = np.zeros(0, np.float32)
-        if self._resampler is not None:
-            rest = self._resampler.resample_chunk(rest, last=True)
-        self._resampler = None
-        return rest
 
-    def _hear(self, waveform: Waveform) -> list[Detection]:
-        waveform = np.clip(waveform, -1.0, JUST_BELOW_ONE)  # as load_audio does
-        found: list[Detection] = []
-        while len(waveform):
-            fitting = waveform[: len(self._audio) - self._filled]
-            self._audio[self._filled : self._filled + len(fitting)] = fitting
-            self._filled += len(fitting)
-            self._heard += len(fitting)
-            waveform = waveform[len(fitting) :]
-            if self._filled >= self._clip:
-                found += self._decode_windows()
-        return found
-
-    def _decode_windows(self) -> list[Detection]:
-        begins = range(0, self._filled - self._clip + 1, self._step)
-        windows = np.stack([self._audio[i : i + self._clip] for i in begins])
-        # a muted microphone costs nothing: the network's answer to that window is known
-        sounding = windows.any(axis=1)
-        rows = np.tile(self._answer_to_silence, (len(windows), 1))
-        if sounding.any():
-            rows[sounding] = self.recognizer.probabilities(windows[sounding])
-        newest = windows[-1, -self._step :]
-        self._level = float(np.sqrt(np.mean(np.square(newest, dtype=np.float64))))
-        done = len(windows) * self._step
-        found = [detection for row in rows if (detection := self._decide(row))]
-        left = self._audio[done : self._filled].copy()
-        self._audio[: len(left)] = left
-        self._filled = len(left)
-        return found
-
-    def _decide(self, row: npt.NDArray[np.float64]) -> Detection | None:
-        self._windows = now = self._windows + 1
-        self._recent[:-1] = self._recent[1:]
-        self._recent[-1] = row
-        smoothed = self._recent.mean(axis=0)
-        ended = smoothed < self.config.release
-        outlived = now - self._held_since >= self._clip_steps
-        self._held_since[ended | outlived] = 0
-
-        reached = np.where(smoothed >= self._thresholds, smoothed, -1.0)
-        best = int(reached.argmax())
-        if reached[best] < 0 or self._held_since[best]:
-            self._candidate = -1
-            return None
-        if best != self._candidate:
-            self._candidate, self._candidate_since = best, now
-        in_a_row = now - self._candidate_since + 1
-        if in_a_row < self.config.min_count or now - self._last_detection < self._refractory:
-            return None
-        self._candidate = -1
-        self._held_since[best] = self._candidate_since
-        self._last_detection = now
-        start = max(0, self._candidate_since * self._step - self._clip)
-        return Detection(
-            self.recognizer.labels[best],
-            float(smoothed[best]),
-            now * self._step / self._rate,
-            start / self._rate,
-        )
-
-
-def _samples_per_step(config: DecoderConfig, sample_rate: int, n_samples: int) -> int:
-    exact = config.step_seconds * sample_rate
+def _samples_per_step(step_seconds: float, sample_rate: int, n_samples: int) -> int:
+    exact = step_seconds * sample_rate
     if abs(exact - round(exact)) > 1e-6 or round(exact) > n_samples:
         raise ValueError(
-            f"step_seconds={config.step_seconds} must be a whole number of samples at "
+            f"step_seconds={step_seconds} must be a whole number of samples at "
             f"{sample_rate} Hz, at most the clip of {n_samples}, got {exact:g}"
         )
     return round(exact)

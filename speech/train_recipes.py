@@ -59,6 +59,8 @@ def _merged(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     result = dict(fields)
     for name, value in changes.items():
         inner = result.get(name)
-        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
-        result[name] = _merged(inner, value) if both else value
+        if isinstance(inner, Mapping) and isinstance(value, Mapping):
+            result[name] = _merged(inner, value)
+        else:
+            result[name] = value
     return result

@@ -1,0 +1,342 @@
+"""From a ``.keras`` file to one self-contained ONNX or LiteRT file, compared before it is named.
+
+The work is done by a child process (``python -m speech.export JOB``), since a converter that fails
+may take its process along: it writes the file, runs it, and reports how far its answers lie from
+those of librosa and Keras. The parent decides, and only then does the file get its name.
+"""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from speech import container
+from speech.container import Metadata
+from speech.corpus import SILENCE, UNKNOWN, ClipSet, LabelSet, Recordings, evaluation_set
+from speech.errors import ModelError, SpeechError
+from speech.features import FeatureConfig
+from speech.files import replacing
+from speech.runtime import Runnable, open_model
+
+Batch = npt.NDArray[np.float32]
+Wave = npt.NDArray[np.float64]
+
+
+class Format(NamedTuple):
+    """A kind of file: the name it gets, the precision of its weights, and what may differ.
+
+    ``mfcc`` is the largest difference to librosa's MFCC, in dB; None where it is not looked at.
+    """
+
+    file: str
+    precision: str
+    mfcc: float | None
+
+
+FORMATS = {
+    "onnx": Format("model.onnx", "float32", 1e-3),
+    "onnx-int8": Format("model-int8.onnx", "int8", None),
+    # LiteRT multiplies in float32 only, whose rounding is heard beside a loud pure tone
+    "tflite": Format("model.tflite", "float32", 1e-2),
+    "tflite-float16": Format("model-float16.tflite", "float16", None),
+    "tflite-int8": Format("model-int8.tflite", "int8", None),
+}
+MAX_PROBABILITY_DIFFERENCE = 1e-4  # of an unquantised file
+MAX_ACCURACY_LOSS = 0.003  # of a quantised one
+MAX_LABELS_MOVED = 0.005
+_SYNTHESISED = 1000
+_TOSS_UP = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """How the answers of a file differ from those of librosa and Keras.
+
+    Attributes:
+        clips: Which clips: ``validation`` or ``synthesised``.
+        n: How many.
+        mfcc: Largest absolute difference of an MFCC, in dB.
+        probability: Largest absolute difference of a probability.
+        moved: Clips with another label.
+        accuracy_before: Share of clips that Keras has right; None where there is no truth.
+        accuracy: Share that the file has right.
+    """
+
+    clips: str
+    n: int
+    mfcc: float
+    probability: float
+    moved: int
+    accuracy_before: float | None = None
+    accuracy: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """A file that was made, and how it compares, on the clips of a corpus first."""
+
+    path: Path
+    size: int
+    comparisons: tuple[Comparison, ...]
+
+
+def validation_clips(recordings: Recordings, labels: Sequence[str]) -> ClipSet:
+    """The validation clips of a corpus for a model with these labels.
+
+    Raises:
+        CorpusError: The corpus has none of the words.
+    """
+    words = tuple(label for label in labels if label not in (UNKNOWN, SILENCE))
+    label_set = LabelSet("of the model", words, UNKNOWN in labels, SILENCE in labels)
+    if label_set.labels != tuple(labels):
+        raise ModelError(
+            f"expected labels that are words, then unknown and silence, got {', '.join(labels)}; "
+            "export without --data"
+        )
+    return evaluation_set(recordings, label_set)
+
+
+def export(
+    model: Path, kind: str = "onnx", out: Path | None = None, clips: ClipSet | None = None
+) -> Exported:
+    """Make a file that maps waveforms to probabilities, without librosa, Keras or TensorFlow.
+
+    It holds the front end, the network, its temperature, and ``container.Metadata``. Its outputs
+    are ``probabilities`` and ``mfcc``, its input is ``waveform``, float32 (n, n_samples); of LiteRT
+    n is one.
+
+    Args:
+        model: The folder of a model, or its ``.keras`` file.
+        kind: One of ``FORMATS``.
+        out: Folder of the file; that of the model if None.
+        clips: Validation clips to compare on, besides synthesised ones.
+
+    Raises:
+        ModelError: Not a model, what converts it is not installed, or the answers of the file
+            differ: by more than rounding if it is not quantised, else by more than 0.3 points of
+            accuracy or by more than 0.5 % of the labels.
+    """
+    keras_file = model / "model.keras" if model.is_dir() else model
+    if kind not in FORMATS:
+        raise ModelError(
+            f"expected a format of {', '.join(FORMATS)}, got {kind!r}; choose one of these"
+        )
+    if not keras_file.is_file():
+        raise ModelError(
+            f"{keras_file}: expected a .keras file to export, got nothing there; "
+            "make one with: speech train"
+        )
+    if lacking := missing_packages(kind):
+        raise ModelError(
+            f"{keras_file}: expected what exports it to {kind}, got no {', '.join(lacking)}; "
+            "pip install 'speech-commands[train,export]'"
+        )
+    target = (out or keras_file.parent) / FORMATS[kind].file
+    with tempfile.TemporaryDirectory() as folder, replacing(target) as part:
+        comparisons = _in_child(Path(folder), keras_file, kind, part, clips)
+        _refuse_other_answers(target, FORMATS[kind], comparisons)
+        size = part.stat().st_size
+    return Exported(target, size, comparisons)
+
+
+def missing_packages(kind: str = "onnx") -> tuple[str, ...]:
+    """The packages that making this format wants and that are not installed."""
+    wanted = ("tensorflow", "ai_edge_litert") if kind.startswith("tflite") else ("onnx",)
+    return tuple(name for name in ("keras", "librosa", *wanted) if find_spec(name) is None)
+
+
+def synthesised_clips(features: FeatureConfig, n: int = _SYNTHESISED, seed: int = 0) -> Batch:
+    """Clips that are unlike each other: noise, tones, sweeps, pulses, clipped, with DC, silent.
+
+    Args:
+        features: Decides rate and length.
+        n: How many.
+        seed: Decides which.
+
+    Returns:
+        float32 (n, n_samples) in [-1, 1], levels from far below the floor to full scale.
+    """
+    rng = np.random.default_rng([seed, 0xC11B])
+    time = np.arange(features.n_samples) / features.sample_rate
+    nyquist = features.sample_rate / 2
+
+    def noise(exponent: float) -> Wave:
+        spectrum = np.fft.rfft(rng.standard_normal(len(time)))
+        frequency = np.maximum(np.fft.rfftfreq(len(time), 1 / features.sample_rate), 20)
+        wave: Wave = np.fft.irfft(spectrum * frequency**exponent, len(time))
+        wave /= np.abs(wave).max()
+        return wave
+
+    def tone() -> Wave:
+        low, high = np.sort(rng.uniform(20, nyquist, 2))
+        sweep = (high - low) * rng.integers(2) / (2 * time[-1])
+        wave: Wave = np.sin(2 * np.pi * (low + sweep * time) * time + rng.uniform(0, 6))
+        return wave
+
+    def voice() -> Wave:
+        """A buzz that comes and goes, with two resonances: a vowel of a kind."""
+        pulses = np.sin(np.pi * rng.uniform(80, 300) * time) ** rng.integers(8, 60)
+        formed = sum(
+            pulses * np.cos(2 * np.pi * rng.uniform(300, nyquist / 2) * time) for _ in range(2)
+        )
+        middle, width = rng.uniform(0.2, 0.8) * time[-1], rng.uniform(0.05, 0.4)
+        wave: Wave = formed * np.exp(-(((time - middle) / width) ** 2))
+        return wave + 10 ** rng.uniform(-5, -1) * rng.standard_normal(len(time))
+
+    def pulses() -> Wave:
+        wave = np.zeros(len(time))
+        wave[rng.integers(0, len(time), rng.integers(1, 30))] = 1
+        return wave
+
+    makers = (lambda: noise(0), lambda: noise(rng.uniform(-1.5, 1)), tone, voice, pulses)
+    clips = np.empty((n, features.n_samples), np.float32)
+    for row in range(n):
+        wave = makers[row % len(makers)]() * 10 ** rng.uniform(-4, 0)
+        wave = wave * rng.choice([1, 1, 1, 20])  # louder than full scale: clipped
+        wave = wave + rng.choice([0, 0, 0, rng.uniform(-0.5, 0.5)])  # DC
+        clips[row] = np.clip(wave, -1, 1)
+    clips[0], clips[1] = 0, 0.5  # digital silence, and nothing but DC
+    return clips
+
+
+# --- the parent ---------------------------------------------------------------------------------
+
+
+def _in_child(
+    folder: Path, keras_file: Path, kind: str, part: Path, clips: ClipSet | None
+) -> tuple[Comparison, ...]:
+    if clips is not None:
+        np.savez(folder / "clips.npz", waveforms=clips.waveforms, truth=clips.truth)
+    job, report = folder / "job.json", folder / "report.json"
+    job.write_text(json.dumps({"keras": str(keras_file), "kind": kind, "part": str(part)}))
+    environment = os.environ | {
+        "CUDA_VISIBLE_DEVICES": "-1",  # the LSTM of a graphics card does not convert
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "speech.export", str(job)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode or not report.is_file():
+        said = done.stderr.strip().splitlines() or ["nothing"]
+        raise ModelError(
+            f"{keras_file}: expected to become {FORMATS[kind].file}, got exit status "
+            f"{done.returncode} of the converter: {said[-1]}; choose another --to"
+        )
+    fields = json.loads(report.read_text("utf-8"))
+    if "error" in fields:
+        raise ModelError(fields["error"])
+    return tuple(Comparison(**each) for each in fields["comparisons"])
+
+
+def _refuse_other_answers(target: Path, wanted: Format, comparisons: Sequence[Comparison]) -> None:
+    exact = wanted.mfcc is not None
+    for c in comparisons if exact else comparisons[:1]:
+        limits = {
+            "MFCC": (c.mfcc, wanted.mfcc if wanted.mfcc is not None else np.inf),
+            "probability": (c.probability, MAX_PROBABILITY_DIFFERENCE if exact else np.inf),
+            "share of labels moved": (c.moved / c.n, 0 if exact else MAX_LABELS_MOVED),
+            "loss of accuracy": (
+                (c.accuracy_before or 0) - (c.accuracy or 0),
+                MAX_ACCURACY_LOSS,
+            ),
+        }
+        beyond = [
+            f"{name} {value:.3g} (at most {limit:g})"
+            for name, (value, limit) in limits.items()
+            if not value <= limit  # NaN is beyond, too
+        ]
+        if beyond:
+            raise ModelError(
+                f"{target}: expected the answers of librosa and Keras on {c.n:,} {c.clips} clips, "
+                f"got other ones: {', '.join(beyond)}; nothing was written; choose another --to"
+            )
+
+
+# --- the child ----------------------------------------------------------------------------------
+
+
+def _work(job: Path) -> None:
+    """Write the file that the job asks for, compare it, and report."""
+    fields = json.loads(job.read_text("utf-8"))
+    saved = job.with_name("clips.npz")
+    try:
+        comparisons = _convert(Path(fields["keras"]), fields["kind"], Path(fields["part"]), saved)
+        content: Mapping[str, Any] = {"comparisons": [vars(each) for each in comparisons]}
+    except SpeechError as error:
+        content = {"error": str(error)}
+    job.with_name("report.json").write_text(json.dumps(content), "utf-8")
+
+
+def _convert(keras_file: Path, kind: str, part: Path, saved: Path) -> list[Comparison]:
+    from speech.export_litert import write_litert
+    from speech.export_onnx import write_onnx
+    from speech.matrices import FrontEnd, Network
+    from speech.model import load_model
+
+    digest = container.sha256(keras_file)  # before reading: a file that changes is not this one
+    model = load_model(keras_file)
+    features, precision = model.features, FORMATS[kind].precision
+    write = write_onnx if part.suffix == ".onnx" else write_litert
+    write(FrontEnd.of(features), Network.of(model), features, part, precision)
+    metadata = Metadata(
+        labels=model.labels,
+        features=features,
+        temperature=model.temperature,
+        decoder=model.decoder,
+        provenance=model.provenance,
+        precision=precision,
+        keras_sha256=digest,
+    )
+    part.write_bytes(container.attach(part.read_bytes(), metadata, part.suffix))
+    expected, made = open_model(keras_file), open_model(part)
+    comparisons = []
+    if saved.exists():
+        with np.load(saved) as clips:
+            comparisons.append(_compare(expected, made, clips["waveforms"], clips["truth"]))
+    # noise without a meaning is a toss-up thirty times as often as speech; a label that Keras gives
+    # by chance says nothing, unless the model is a toss-up throughout
+    synthesised = synthesised_clips(features)
+    best = np.sort(_in_batches(expected.infer, synthesised), axis=1)
+    decided = best[:, -1] - best[:, -2] >= _TOSS_UP
+    synthesised = synthesised[decided] if decided.mean() > 0.5 else synthesised
+    comparisons.append(_compare(expected, made, synthesised, None))
+    return comparisons
+
+
+def _in_batches(function: Callable[[Batch], Batch], waveforms: Batch) -> Batch:
+    return np.concatenate([function(waveforms[i : i + 128]) for i in range(0, len(waveforms), 128)])
+
+
+def _compare(
+    expected: Runnable, made: Runnable, waveforms: Batch, truth: npt.NDArray[np.int64] | None
+) -> Comparison:
+    right, found = (_in_batches(one.infer, waveforms) for one in (expected, made))
+    before, after = right.argmax(axis=1), found.argmax(axis=1)
+    return Comparison(
+        clips="synthesised" if truth is None else "validation",
+        n=len(waveforms),
+        mfcc=float(
+            np.abs(_in_batches(made.mfcc, waveforms) - _in_batches(expected.mfcc, waveforms)).max()
+        ),
+        probability=float(np.abs(found - right).max()),
+        moved=int(np.count_nonzero(before != after)),
+        accuracy_before=None if truth is None else float(np.mean(before == truth)),
+        accuracy=None if truth is None else float(np.mean(after == truth)),
+    )
+
+
+if __name__ == "__main__":
+    _work(Path(sys.argv[1]))

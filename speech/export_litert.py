@@ -1,0 +1,125 @@
+"""A trained model as a LiteRT (.tflite) file of built-in operations, for one clip at a time."""
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speech.features import FeatureConfig
+from speech.matrices import Array, FrontEnd, Network
+
+
+def write_litert(
+    front: FrontEnd, network: Network, features: FeatureConfig, path: Path, precision: str
+) -> None:
+    """Write ``waveform`` (1, n_samples) -> ``probabilities`` and ``mfcc``, all float32.
+
+    Args:
+        front: The matrices of the MFCC.
+        network: The weights.
+        features: The preprocessing that ``front`` was made of.
+        path: Receives the file.
+        precision: Of the weights: ``float32``, ``float16`` or ``int8`` (whose activations are
+            quantised as they come). The front end keeps the precision of float32.
+    """
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec((1, features.n_samples), tf.float32, name="waveform")]
+
+    @tf.function(input_signature=signature, autograph=False)  # type: ignore[untyped-decorator]
+    def graph(waveform: Any) -> dict[str, Any]:
+        mfcc = _front_end(tf, front, features, waveform, in_halves=precision == "float16")
+        return {"probabilities": _network(tf, network, mfcc), "mfcc": mfcc}
+
+    module = tf.Module()
+    module.graph = graph
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, signatures=graph)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        if precision != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if precision == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        path.write_bytes(converter.convert())
+
+
+def _front_end(
+    tf: Any, front: FrontEnd, features: FeatureConfig, waveform: Any, *, in_halves: bool
+) -> Any:
+    """(1, n_samples) -> MFCC (1, n_frames, n_mfcc)."""
+
+    def parts(constant: Array) -> list[Array]:
+        # what the converter is about to turn into float16; two of those hold a float32
+        exact = np.asarray(constant, np.float32)
+        if not in_halves:
+            return [exact]
+        high = exact.astype(np.float16).astype(np.float32)
+        return [high, exact - high]
+
+    def product(matrix: Array, x: Any, offset: Array | float = 0.0) -> Any:
+        # to int8 the converter turns a constant on the right only: on the left these stay in float
+        pairs = zip(parts(matrix), parts(np.asarray(offset)), strict=True)
+        return sum(tf.matmul(tf.constant(part), x) + shift for part, shift in pairs)
+
+    n_inner, _, n_outer = front.outer.shape
+    n_k1, n_frames = len(front.real), features.n_frames
+    block = math.gcd(features.n_fft, features.hop_length)
+    stride = features.hop_length // block
+    n_whole = features.n_samples // block * block
+    x = tf.transpose(tf.reshape(waveform[0, :n_whole], (-1, block)))
+    frames = [
+        x[:, i : i + stride * (n_frames - 1) + 1 : stride] for i in range(features.n_fft // block)
+    ]
+    x = tf.reshape(tf.concat(frames, axis=0), (n_outer, n_inner, n_frames))
+    x = product(front.outer, tf.transpose(x, (1, 0, 2)))
+    x = tf.transpose(tf.reshape(x, (n_inner, n_k1, 2, n_frames)), (1, 0, 2, 3))
+    x = tf.reshape(x, (n_k1, 2 * n_inner, n_frames))
+    power = tf.square(product(front.real, x)) + tf.square(product(front.imaginary, x))
+    mel = product(front.mel[np.newaxis], tf.reshape(power, (1, n_k1 * n_inner, n_frames)))
+    loudness = tf.math.log(tf.maximum(mel, 1.0))
+    mfcc = product(front.dct[np.newaxis], loudness, front.offset[:, np.newaxis])
+    return tf.transpose(mfcc, (0, 2, 1))
+
+
+def _network(tf: Any, network: Network, mfcc: Any) -> Any:
+    """MFCC (1, n_frames, n_mfcc) -> probabilities (1, n_classes)."""
+    states = (mfcc - network.mean) * network.scale
+    for kernel, bias in network.convolutions:
+        states = tf.nn.relu(tf.nn.conv1d(states, kernel, 2, "SAME") + bias)
+    states = states[0]
+    for directions in network.layers:
+        forward, *backward = directions
+        outputs = [_lstm(tf, states, *forward)]
+        outputs += [tf.reverse(_lstm(tf, tf.reverse(states, [0]), *w), [0]) for w in backward]
+        states = tf.concat(outputs, axis=1)
+    units = len(network.layers[-1][0][1])
+    if network.attention is not None:
+        kernel, bias, query = network.attention
+        scores = tf.matmul(tf.tanh(tf.matmul(states, kernel) + bias), query)
+        states = tf.reduce_sum(tf.nn.softmax(scores, axis=0) * states, axis=0, keepdims=True)
+    elif network.pooling == "mean":
+        states = tf.reduce_mean(states, axis=0, keepdims=True)
+    else:  # where each direction ended
+        states = tf.concat([states[-1:, :units], states[:1, units:]], axis=1)
+    kernel, bias = network.classifier
+    return tf.nn.softmax(tf.matmul(states, kernel) + bias)
+
+
+def _lstm(tf: Any, states: Any, kernel: Array, recurrent: Array, bias: Array) -> Any:
+    """(n_frames, n) -> (n_frames, units), forward in time."""
+    n_frames, units = states.shape[0], len(recurrent)
+    projected = (tf.matmul(states, kernel) + bias)[:, tf.newaxis]
+
+    def step(time: Any, hidden: Any, cell: Any, outputs: Any) -> tuple[Any, Any, Any, Any]:
+        gates = tf.gather(projected, time) + tf.matmul(hidden, recurrent)
+        i, f, c, o = tf.split(gates, 4, axis=1)
+        cell = tf.sigmoid(f) * cell + tf.sigmoid(i) * tf.tanh(c)
+        hidden = tf.sigmoid(o) * tf.tanh(cell)
+        return time + 1, hidden, cell, tf.tensor_scatter_nd_update(outputs, [[time]], hidden)
+
+    start = tf.zeros((1, units))
+    begin = (0, start, start, tf.zeros((n_frames, units)))
+    return tf.while_loop(lambda time, *_: time < n_frames, step, begin)[3]

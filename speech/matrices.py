@@ -1,0 +1,177 @@
+"""A trained model as plain arrays, front end included: what an exported graph is built of."""
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from speech.features import FeatureConfig
+
+if TYPE_CHECKING:
+    from speech.model import CommandModel
+
+Array = npt.NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class FrontEnd:
+    """The MFCC of a ``FeatureConfig`` as matrix operations.
+
+    The DFT goes in two steps (Cooley and Tukey, 1965), each a small matrix: with the sample
+    n = n_inner * n1 + n2 and the bin k = k1 + n_outer * k2, the outer step sums over n1 and the
+    inner one over n2. One matrix for all would be seven times the work.
+
+    The scale is chosen so that the floor of the mel power is one: mfcc = dct @ ln(max(mel @ power,
+    1)) + offset.
+
+    Attributes:
+        outer: float64 (n_inner, 2 * n_k1, n_outer): for each n2 the windowed DFT over n1; real and
+            imaginary rows alternate.
+        real: float64 (n_k1, n_inner, 2 * n_inner): for each k1 the real part of the DFT over n2.
+        imaginary: The imaginary part.
+        mel: float32 (n_mels, n_k1 * n_inner): librosa's filterbank, on the bins in this order.
+        dct: float32 (n_mfcc, n_mels): librosa's DCT, times the factor from ln to decibels.
+        offset: float32 (n_mfcc,): the MFCC of silence.
+    """
+
+    outer: Array
+    real: Array
+    imaginary: Array
+    mel: Array
+    dct: Array
+    offset: Array
+
+    @classmethod
+    def of(cls, features: FeatureConfig) -> "FrontEnd":
+        """The matrices, made of the window, the filterbank and the DCT of librosa."""
+        import librosa
+
+        n_fft = features.n_fft
+        n_inner = _inner_length(n_fft, features.hop_length)
+        n_outer = n_fft // n_inner
+        n1, n2 = np.arange(n_outer), np.arange(n_inner)
+        k1, k2 = np.arange(n_outer // 2 + 1)[:, np.newaxis], np.arange(n_inner)
+
+        window = librosa.filters.get_window("hann", n_fft, fftbins=True) / features.log_floor**0.5
+        turn = _turn(k1 * n1, n_outer)
+        outer = np.einsum(
+            "kcn,nm->mkcn",
+            np.stack([turn.real, turn.imag], axis=1),
+            window.reshape(n_outer, n_inner),
+        )
+
+        bins = k1 + n_outer * k2
+        turn = _turn(bins[:, :, np.newaxis] * n2, n_fft)
+        mel = librosa.filters.mel(
+            sr=features.sample_rate,
+            n_fft=n_fft,
+            n_mels=features.n_mels,
+            fmin=features.fmin,
+            fmax=features.fmax,
+        )
+        # the upper half of the spectrum mirrors the lower one; what is there twice counts once
+        mirrored = np.minimum(bins, n_fft - bins).ravel()
+        once = np.zeros(len(mirrored), bool)
+        once[np.unique(mirrored, return_index=True)[1]] = True
+        dct = librosa.feature.mfcc(S=np.eye(features.n_mels), n_mfcc=features.n_mfcc)
+        return cls(
+            outer=outer.reshape(n_inner, -1, n_outer),
+            real=_interleaved(turn.real, -turn.imag),
+            imaginary=_interleaved(turn.imag, turn.real),
+            mel=_float32(mel[:, mirrored] * once),
+            dct=_float32(dct * (10 / np.log(10))),
+            offset=_float32(dct.sum(axis=1) * 10 * np.log10(features.log_floor)),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """The weights of a ``CommandModel``, float32, as they are used: MFCC -> logits / temperature.
+
+    Attributes:
+        mean: (n_mfcc,), taken off the MFCC.
+        scale: (n_mfcc,), by which the rest is multiplied.
+        convolutions: Kernel (5, n_in, n_out) and bias (n_out,) of each; stride 2, padding "same",
+            ReLU; batch normalisation is folded in.
+        layers: For each LSTM layer, for each of its one or two directions: kernel
+            (n_in, 4 * units), recurrent kernel (units, 4 * units) and bias (4 * units,); gates in
+            Keras's order: input, forget, cell, output.
+        pooling: ``attention``, ``mean`` or ``last``.
+        attention: Of the attention: kernel (n_in, n) and bias (n,), and the query (n, 1).
+        classifier: Kernel (n_in, n_classes) and bias (n_classes,), divided by the temperature.
+    """
+
+    mean: Array
+    scale: Array
+    convolutions: tuple[tuple[Array, Array], ...]
+    layers: tuple[tuple[tuple[Array, Array, Array], ...], ...]
+    pooling: str
+    attention: tuple[Array, Array, Array] | None
+    classifier: tuple[Array, Array]
+
+    @classmethod
+    def of(cls, model: "CommandModel") -> "Network":
+        """The weights of a model."""
+        import keras
+
+        norm = model.normalization
+        mean, variance = (keras.ops.convert_to_numpy(v) for v in (norm.mean, norm.variance))
+        scale = 1 / np.maximum(np.sqrt(variance), keras.config.epsilon())
+        kernel, bias = model.classifier.get_weights()
+        attention = None
+        if model.pooling is not None:
+            weights = (*model.pooling.hidden.get_weights(), *model.pooling.score.get_weights())
+            attention = (_float32(weights[0]), _float32(weights[1]), _float32(weights[2]))
+        return cls(
+            mean=_float32(mean.ravel()),
+            scale=_float32(scale.ravel()),
+            convolutions=tuple(
+                _folded(*model.front[i : i + 2]) for i in range(0, len(model.front), 3)
+            ),
+            layers=tuple(tuple(_lstm(one) for one in _directions(layer)) for layer in model.stack),
+            pooling=model.architecture.pooling,
+            attention=attention,
+            classifier=(_float32(kernel / model.temperature), _float32(bias / model.temperature)),
+        )
+
+
+def _inner_length(n_fft: int, hop: int) -> int:
+    """The length of the inner DFT: it divides window and hop, and makes the least work."""
+
+    def work(n_inner: int) -> int:
+        return (n_fft // n_inner // 2 + 1) * (2 * n_fft + 4 * n_inner**2)
+
+    common = math.gcd(n_fft, hop)
+    return min((n for n in range(1, common + 1) if common % n == 0), key=work)
+
+
+def _turn(n: Array, period: int) -> Array:
+    """exp(-2 pi i n / period); whole turns are taken off first, while that is exact."""
+    return np.exp(-2j * np.pi * (n % period) / period)
+
+
+def _interleaved(first: Array, second: Array) -> Array:
+    return np.stack([first, second], axis=-1).reshape(*first.shape[:-1], -1)
+
+
+def _float32(values: Array) -> Array:
+    return np.ascontiguousarray(values, np.float32)
+
+
+def _folded(convolution: Any, norm: Any) -> tuple[Array, Array]:
+    (kernel,) = convolution.get_weights()
+    gamma, beta, mean, variance = norm.get_weights()
+    scale = gamma / np.sqrt(variance + norm.epsilon)
+    return _float32(kernel * scale), _float32(beta - mean * scale)
+
+
+def _directions(layer: Any) -> tuple[Any, ...]:
+    both = hasattr(layer, "forward_layer")
+    return (layer.forward_layer, layer.backward_layer) if both else (layer,)
+
+
+def _lstm(layer: Any) -> tuple[Array, Array, Array]:
+    kernel, recurrent, bias = layer.get_weights()
+    return _float32(kernel), _float32(recurrent), _float32(bias)

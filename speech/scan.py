@@ -1,0 +1,139 @@
+"""Long recordings to a timeline of detections, in memory that does not grow with their length."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from speech.audio import Waveform, read_blocks
+from speech.errors import AudioError
+from speech.label_files import csv_text
+from speech.recognizer import Recognizer
+from speech.stream import DecoderConfig, Detection, StreamDecoder
+from speech.stream_metrics import Word
+
+Progress = Callable[[int, int], object]
+
+BATCH = 256  # windows in one call of the network: half a minute of sound
+
+
+class Timeline(NamedTuple):
+    """What is said in a recording.
+
+    Attributes:
+        path: The recording.
+        seconds: Its length.
+        detections: In the order of time.
+    """
+
+    path: Path
+    seconds: float
+    detections: tuple[Detection, ...]
+
+
+def scan(
+    recognizer: Recognizer,
+    path: Path,
+    config: DecoderConfig | None = None,
+    progress: Progress = lambda _done, _total: None,
+) -> Timeline:
+    """Find the commands in a recording of any length, exactly as ``StreamDecoder`` would.
+
+    It is that decoder, fed with half a minute at a time: then the features of a frame are computed
+    once, and not once for each window that it lies in, and the network is asked in batches.
+
+    Args:
+        recognizer: The model.
+        path: The recording.
+        config: When to detect; by default what the model says.
+        progress: Told how many bytes of how many were read.
+
+    Raises:
+        AudioError: It cannot be read, or is shorter than a window.
+        ValueError: Config and model do not fit.
+    """
+    decoder = StreamDecoder(recognizer, config, batch_size=BATCH)
+    batch_seconds = BATCH * decoder.config.step_seconds
+    found: list[Detection] = []
+    for samples, rate in _gathered(_blocks(path, progress), batch_seconds):
+        found += decoder.push(samples, rate)
+    found += decoder.flush()
+    clip = recognizer.features.clip_seconds
+    if decoder.seconds < clip:
+        raise AudioError(
+            f"{path}: expected at least a window of {clip:g} s, got {decoder.seconds:.4g} s; "
+            "use: speech recognize"
+        )
+    return Timeline(path, decoder.seconds, tuple(found))
+
+
+def _blocks(path: Path, progress: Progress) -> Iterator[tuple[Waveform, int]]:
+    try:
+        size = path.stat().st_size
+        handle = path.open("rb")
+    except OSError:
+        yield from read_blocks(path)  # knows how to say it
+        return
+    with handle:
+        for block in read_blocks(handle):
+            yield block
+            progress(handle.tell(), size)
+
+
+def _gathered(
+    blocks: Iterator[tuple[Waveform, int]], seconds: float
+) -> Iterator[tuple[Waveform, int]]:
+    """The same sound in pieces of so many seconds; a batch is then as large as it may be."""
+    waiting: list[Waveform] = []
+    n, rate = 0, 0
+    for block, rate in blocks:
+        size = round(seconds * rate)
+        waiting.append(block)
+        n += len(block)
+        while n >= size:
+            joined = np.concatenate(waiting)
+            yield joined[:size], rate
+            waiting, n = [joined[size:]], n - size
+    if n:
+        yield np.concatenate(waiting), rate
+
+
+def fields(timeline: Timeline) -> Iterator[dict[str, Any]]:
+    """One dict a detection, JSON-able; times in seconds."""
+    for found in timeline.detections:
+        yield {
+            "file": str(timeline.path),
+            "label": found.label,
+            "probability": round(found.probability, 4),
+            "time": round(found.time, 3),
+            "start": round(found.start, 3),
+        }
+
+
+def csv_of(timelines: Sequence[Timeline]) -> str:
+    """A CSV file of all detections; ``speech score-stream`` reads start, end and label of it."""
+    rows = [
+        (str(t.path), f"{d.start:.3f}", f"{d.time:.3f}", d.label, f"{d.probability:.4f}")
+        for t in timelines
+        for d in t.detections
+    ]
+    return csv_text(("file", "start", "end", "label", "probability"), rows)
+
+
+def words_of(timeline: Timeline) -> list[Word]:
+    """The detections as labels from the start of the window to the decision."""
+    return [Word(found.start, found.time, found.label) for found in timeline.detections]
+
+
+def file_names(paths: Sequence[Path], suffix: str) -> list[str]:
+    """A file name for each recording that differs from those of the others."""
+    common = Path(os.path.commonpath([path.resolve().parent for path in paths]))
+    return ["-".join(path.resolve().relative_to(common).parts) + suffix for path in paths]
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds, as ``1:02:03.4``."""
+    tenths = round(10 * seconds)
+    return f"{tenths // 36_000}:{tenths // 600 % 60:02d}:{tenths // 10 % 60:02d}.{tenths % 10}"

@@ -1,0 +1,79 @@
+"""Small models and their exports, made in this process: quick, and of every shape of network."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from speech import container
+from speech.container import Metadata
+from speech.export import synthesised_clips
+from speech.export_litert import write_litert
+from speech.export_onnx import write_onnx
+from speech.features import FeatureConfig, mfcc
+from speech.matrices import FrontEnd, Network
+from speech.model import Architecture, CommandModel, save_model
+from tests import tiny
+
+LABELS = ("low", "high", "unknown", "silence")
+
+
+def model(
+    architecture: Architecture | None = None, features: FeatureConfig = tiny.FEATURES
+) -> CommandModel:
+    """Not trained, but not undecided either; batch normalisation has something to do."""
+    keras.utils.set_random_seed(1)
+    made = CommandModel(
+        LABELS,
+        features,
+        architecture or tiny.config().architecture,
+        temperature=2.0,
+        decoder={"threshold": 0.9},
+        provenance={"seed": 7},
+    )
+    rng = np.random.default_rng(1)
+    for layer in made.front:
+        if "norm" in layer.name:
+            size = layer.get_weights()[0].shape
+            layer.set_weights([rng.uniform(0.5, 1.5, size) for _ in range(4)])
+    made.normalization.adapt(mfcc(synthesised_clips(features, 20, seed=2), features))
+    kernel, bias = made.classifier.get_weights()
+    made.classifier.set_weights([8 * kernel, bias])
+    return made
+
+
+def described(made: CommandModel, precision: str = "float32", keras_sha256: str = "") -> Metadata:
+    return Metadata(
+        labels=made.labels,
+        features=made.features,
+        temperature=made.temperature,
+        decoder=made.decoder,
+        provenance=made.provenance,
+        precision=precision,
+        keras_sha256=keras_sha256,
+    )
+
+
+def write(made: CommandModel, path: Path, precision: str = "float32") -> Path:
+    """The model as a file without metadata; the suffix says of which kind."""
+    writer = write_litert if path.suffix == ".tflite" else write_onnx
+    writer(FrontEnd.of(made.features), Network.of(made), made.features, path, precision)
+    return path
+
+
+def write_described(
+    made: CommandModel, path: Path, metadata: Metadata | None = None, precision: str = "float32"
+) -> Path:
+    """The model as a file with metadata, its own if none is given."""
+    write(made, path, precision)
+    metadata = metadata or described(made, precision)
+    path.write_bytes(container.attach(path.read_bytes(), metadata, path.suffix))
+    return path
+
+
+def folder(root: Path, made: CommandModel) -> Path:
+    """A model's folder with ``model.keras`` and its export as ``model.onnx``."""
+    save_model(made, root / "model.keras")
+    digest = container.sha256(root / "model.keras")
+    write_described(made, root / "model.onnx", described(made, keras_sha256=digest))
+    return root

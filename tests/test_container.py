@@ -1,0 +1,271 @@
+"""What an exported file says of itself, and the files that are refused before anything runs."""
+
+import dataclasses
+import io
+import json
+import re
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speech import container
+from speech.container import Metadata
+from speech.errors import ModelError
+from speech.features import FeatureConfig
+from speech.runtime import open_model
+from tests import exports, tiny
+
+SUFFIXES = (".onnx", ".tflite")
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """For each suffix the bytes of a small model without metadata."""
+    folder, model = tmp_path_factory.mktemp("bare"), exports.model()
+    return {s: exports.write(model, folder / f"model{s}").read_bytes() for s in SUFFIXES}
+
+
+@pytest.fixture(scope="module")
+def metadata() -> Metadata:
+    return exports.described(exports.model(), keras_sha256="12" * 32)
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch):
+    def run(*_: object, **__: object) -> None:
+        raise AssertionError("a refused file was given to a runtime")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", run)
+    monkeypatch.setattr("ai_edge_litert.interpreter.Interpreter", run)
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_was_attached_is_read_again(bare, metadata, suffix, tmp_path):
+    path = written(tmp_path / f"m{suffix}", container.attach(bare[suffix], metadata, suffix))
+    found, model = container.read(path)
+    assert re.fullmatch("[0-9a-f]{64}", found.graph_sha256)
+    assert dataclasses.replace(found, graph_sha256="") == metadata
+    assert model.startswith(bare[suffix])
+
+
+def test_other_onnx_tools_find_the_json_text_in_the_metadata(bare, metadata):
+    model = onnx.load_from_string(container.attach(bare[".onnx"], metadata, ".onnx"))
+    onnx.checker.check_model(model)
+    (entry,) = model.metadata_props
+    assert entry.key == "speech"
+    assert json.loads(entry.value)["labels"] == list(exports.LABELS)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    assert "speech" in session.get_modelmeta().custom_metadata_map
+
+
+def test_other_litert_tools_find_it_in_the_archive_behind_the_model(bare, metadata):
+    content = container.attach(bare[".tflite"], metadata, ".tflite")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert json.loads(archive.read("speech.json"))["features"] == tiny.FEATURES.to_dict()
+    from ai_edge_litert.interpreter import Interpreter
+
+    for each in (content, bare[".tflite"]):
+        (details,) = Interpreter(model_content=each).get_input_details()
+        assert tuple(details["shape"]) == (1, 6400)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("content", "got"),
+    [
+        (b"", "something else"),
+        (b"<html>not found</html>", "something else|truncated"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "something else|truncated"),
+        (bytes(1000), "something else"),
+        (b"\xff" * 1000, "something else|truncated"),
+    ],
+)
+def test_what_is_no_model_is_refused_in_a_sentence(
+    nothing_runs, refused, tmp_path, suffix, content, got
+):
+    path = written(tmp_path / f"m{suffix}", content)
+    message = refused(ModelError, lambda: open_model(path))
+    assert message.startswith(f"{path}: expected a {suffix} file made by `speech export`, got")
+    assert re.search(got, message)
+    assert "speech export FOLDER" in message
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_model_of_somebody_else_is_refused(nothing_runs, bare, refused, tmp_path, suffix):
+    path = written(tmp_path / f"m{suffix}", bare[suffix])
+    assert "without this project's metadata" in refused(ModelError, lambda: open_model(path))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_truncated_file_is_refused_wherever_it_ends(
+    nothing_runs, bare, metadata, refused, tmp_path, suffix
+):
+    content = container.attach(bare[suffix], metadata, suffix)
+    for end in (4, 100, len(content) // 2, len(bare[suffix]), len(content) - 1):
+        path = written(tmp_path / f"m{suffix}", content[:end])
+        refused(ModelError, lambda path=path: open_model(path))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_bit_that_fell_over_in_the_weights_is_noticed(
+    nothing_runs, bare, metadata, refused, tmp_path, suffix
+):
+    content = bytearray(container.attach(bare[suffix], metadata, suffix))
+    content[len(bare[suffix]) // 2] ^= 1
+    path = written(tmp_path / f"m{suffix}", bytes(content))
+    assert "damaged" in refused(ModelError, lambda: open_model(path))
+
+
+@settings(max_examples=200)
+@given(data=st.data(), suffix=st.sampled_from(SUFFIXES))
+def test_any_damage_is_refused_by_a_model_error_or_leaves_the_graph_as_it_was(
+    data, suffix, bare, metadata, tmp_path_factory
+):
+    content = bytearray(container.attach(bare[suffix], metadata, suffix))
+    start = data.draw(st.sampled_from([0, len(bare[suffix])]))
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(start, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = written(tmp_path_factory.getbasetemp() / f"damaged{suffix}", bytes(content))
+    try:
+        _, model = container.read(path)
+    except ModelError:
+        return
+    assert model[: len(bare[suffix])] == bare[suffix]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_that_is_too_big_is_refused_before_it_is_read(
+    nothing_runs, refused, monkeypatch, tmp_path, suffix
+):
+    path = tmp_path / f"m{suffix}"
+    with path.open("wb") as file:
+        file.truncate(container.MAX_BYTES + 1)  # sparse
+    monkeypatch.setattr(Path, "read_bytes", None)
+    message = refused(ModelError, lambda: open_model(path))
+    assert "at most 64,000,000 bytes, got 64,000,001" in message
+
+
+def test_a_file_that_cannot_be_read_is_refused(refused, tmp_path):
+    assert "No such file" in refused(ModelError, lambda: open_model(tmp_path / "m.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "got"),
+    [
+        ({"format": 2}, "version 2, not 1"),
+        ({"labels": ["low", "high"]}, "shapes .*probabilities"),
+        ({"labels": ["low"]}, "labels are not different words"),
+        ({"labels": ["low", "low", "a", "b"]}, "labels are not different words"),
+        ({"labels": ["low", 2, "a", "b"]}, "labels are not different words"),
+        ({"labels": None}, "labels are not different words"),
+        ({"features": FeatureConfig().to_dict()}, "shapes .*waveform"),
+        ({"features": {"hop_seconds": 0.01}}, "FeatureConfig: expected exactly"),
+        ({"features": tiny.FEATURES.to_dict() | {"n_mels": -1}}, "n_mels=-1"),
+        ({"features": []}, "features is no JSON object"),
+        ({"decoder": 3}, "decoder is no JSON object"),
+        ({"precision": "int3"}, "precision is none"),
+        ({"colour": "red"}, r"unknown: \['colour'\]"),
+    ],
+)
+def test_metadata_that_contradicts_itself_or_the_graph_is_refused(
+    bare, metadata, refused, tmp_path, changes, got
+):
+    whole = container.attach(bare[".onnx"], metadata, ".onnx")
+    (entry,) = onnx.load_from_string(whole).metadata_props
+    text = json.dumps(json.loads(entry.value) | changes)
+    model = onnx.load_from_string(bare[".onnx"])
+    onnx.helper.set_model_props(model, {"speech": text})
+    path = written(tmp_path / "m.onnx", model.SerializeToString())
+    message = refused(ModelError, lambda: open_model(path))
+    assert re.search(got, message), message
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"format": 1', "{}", "[" * 100_000])
+def test_metadata_that_is_no_json_object_is_refused(nothing_runs, bare, refused, tmp_path, text):
+    model = onnx.load_from_string(bare[".onnx"])
+    onnx.helper.set_model_props(model, {"speech": text})
+    path = written(tmp_path / "m.onnx", model.SerializeToString())
+    refused(ModelError, lambda: open_model(path))
+
+
+def foreign(kind: str, model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with something in it that no export has."""
+    graph = model.graph
+    if kind == "weights in another file":
+        tensor = next(t for t in graph.initializer if t.raw_data)
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="../secret")
+    elif kind == "foreign operator":
+        graph.node.append(onnx.helper.make_node("ConstantOfShape", ["constant_0"], ["big"]))
+    elif kind == "foreign domain":
+        graph.node[0].domain = "com.example"
+    elif kind == "something else":
+        loop = onnx.helper.make_node("Add", ["waveform", "waveform"], ["y"])
+        loop.attribute.append(onnx.helper.make_attribute("body", graph))
+        graph.node.append(loop)
+    else:
+        model.functions.add(name="f", domain="com.example")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "got"),
+    [
+        ("weights in another file", "weights lie in another file"),
+        ("foreign operator", "foreign operator ConstantOfShape"),
+        ("foreign domain", "foreign domain"),
+        ("something else", "something else"),
+        ("functions", "something else"),
+    ],
+)
+def test_a_graph_with_what_no_export_has_is_refused_whatever_it_says_of_itself(
+    nothing_runs, bare, metadata, refused, tmp_path, kind, got
+):
+    model = foreign(kind, onnx.load_from_string(bare[".onnx"]))
+    onnx.helper.set_model_props(model, {"speech": metadata.to_json()})
+    path = written(tmp_path / "m.onnx", model.SerializeToString())
+    assert got in refused(ModelError, lambda: open_model(path))
+
+
+def test_a_litert_file_whose_graph_is_not_that_of_its_labels_is_refused(
+    bare, metadata, refused, tmp_path
+):
+    other = dataclasses.replace(metadata, labels=("low", "high"))
+    path = written(tmp_path / "m.tflite", container.attach(bare[".tflite"], other, ".tflite"))
+    assert "probabilities" in refused(ModelError, lambda: open_model(path))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "package", "remedy"),
+    [
+        (".onnx", "onnxruntime", "pip install 'speech-commands'"),
+        (".tflite", "ai_edge_litert.interpreter", "pip install 'speech-commands[export]'"),
+        (".keras", "keras", "pip install 'speech-commands[train]'"),
+    ],
+)
+def test_without_what_runs_it_the_message_says_how_to_get_it(
+    bare, metadata, refused, tmp_path, monkeypatch, suffix, package, remedy
+):
+    content = container.attach(bare[suffix], metadata, suffix) if suffix in bare else b""
+    path = written(tmp_path / f"m{suffix}", content)
+    monkeypatch.setitem(sys.modules, package, None)
+    assert remedy in refused(ModelError, lambda: open_model(path))
+
+
+def test_the_metadata_of_all_numbers_survives_json(metadata):
+    exact = dataclasses.replace(metadata, temperature=float(np.nextafter(0.7, 1)))
+    assert Metadata.from_json(exact.to_json().encode()) == exact

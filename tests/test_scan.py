@@ -1,0 +1,223 @@
+"""Long recordings: the same detections as the live decoder, in less time and no more memory."""
+
+import csv
+import io
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speech.audio import read_blocks
+from speech.errors import AudioError
+from speech.features import FeatureConfig, mfcc
+from speech.label_files import audacity_text, read_labels
+from speech.recognizer import Recognizer
+from speech.scan import BATCH, Timeline, clock, csv_of, fields, file_names, scan, words_of
+from speech.stream import DecoderConfig, Detection, StreamDecoder, WindowStream
+from tests import sounds
+from tests.e2e import tones
+
+LABELS = ("low", "high", "unknown", "silence")
+
+
+def pitched(frames: np.ndarray) -> np.ndarray:
+    """A network on MFCC: how much the two pitches stand out of each window, in its own way."""
+    weights = np.random.default_rng(8).normal(0, 0.02, (frames.shape[2], 4))
+    scores = (frames.astype(np.float64) @ weights).mean(axis=1)
+    rows = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return (rows / rows.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+class OnFrames(Recognizer):
+    """A recogniser that can be asked about MFCC, and counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.clips = 0
+        super().__init__("frames", LABELS, FeatureConfig(), self._clips)
+
+    def _clips(self, waveforms: np.ndarray) -> np.ndarray:
+        self.clips += len(waveforms)
+        return pitched(mfcc(waveforms, self.features))
+
+    def classify(self, frames: np.ndarray) -> np.ndarray:
+        assert frames.shape[1:] == (self.features.n_frames, self.features.n_mfcc)
+        assert frames.dtype == np.float32
+        self.batches.append(len(frames))
+        return pitched(frames)
+
+
+def wav(path: Path, samples: np.ndarray, rate: int = 16_000) -> Path:
+    soundfile.write(path, samples, rate, subtype="PCM_16")
+    return path
+
+
+def words(n: int, seconds: float, rate: int = 16_000, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    starts = np.sort(rng.uniform(0, seconds - 1, n))
+    return tones.said([(float(s), ("low", "high")[rng.integers(2)]) for s in starts], seconds, rate)
+
+
+def live(recognizer: Recognizer, path: Path) -> list[Detection]:
+    """What the decoder says that hears one window at a time."""
+    decoder = StreamDecoder(recognizer)
+    found = [d for block, rate in read_blocks(path) for d in decoder.push(block, rate)]
+    return found + decoder.flush()
+
+
+def alike(found, expected) -> bool:
+    return [(d.label, d.time, d.start) for d in found] == [
+        (d.label, d.time, d.start) for d in expected
+    ] and np.allclose([d.probability for d in found], [d.probability for d in expected], atol=1e-5)
+
+
+@settings(max_examples=8)
+@given(st.integers(0, 12), st.floats(1.5, 40.0), st.sampled_from([16_000, 44_100, 8_000]))
+def test_a_scan_detects_what_the_live_decoder_detects(tmp_path_factory, n, seconds, rate):
+    path = wav(tmp_path_factory.mktemp("scan") / "a.wav", words(n, seconds, rate), rate)
+    recognizer = tones.recognizer()
+    timeline = scan(recognizer, path)
+    assert alike(timeline.detections, live(recognizer, path))
+    assert timeline.seconds == pytest.approx(soundfile.info(path).duration, abs=1e-3)
+
+
+@settings(max_examples=6)
+@given(st.lists(st.integers(1, 60_000), min_size=1, max_size=4), st.integers(2, 64))
+def test_features_once_a_frame_give_the_probabilities_of_every_window(sizes, batch):
+    audio = words(5, 6.0).astype(np.float32)
+    audio[30_000:52_000] = 0.0  # a muted microphone
+    one, many = (WindowStream(OnFrames(), 0.1, size) for size in (1, batch))
+    expected = np.concatenate([one.push(audio), one.flush()])
+    rows: list = []
+    first = 0
+    while first < len(audio):
+        size = sizes[len(rows) % len(sizes)]
+        rows.append(many.push(audio[first : first + size]))
+        first += size
+    found = np.concatenate([*rows, many.flush()])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.ptp(expected, axis=0).max() > 0.05, "the windows have to differ"
+
+
+def test_features_are_computed_once_a_frame_and_the_network_is_asked_in_batches(
+    tmp_path, monkeypatch
+):
+    heard = []
+
+    def counting(waveforms, config):
+        heard.append(waveforms.size)
+        return mfcc(waveforms, config)
+
+    monkeypatch.setattr("speech.stream.mfcc", counting)
+    recognizer = OnFrames()
+    scan(recognizer, wav(tmp_path / "a.wav", words(30, 120.0)))
+    assert sum(heard) < 1.1 * 120 * 16_000, "not ten times, as windows overlap"
+    assert recognizer.clips == 1, "the answer to silence"
+    assert max(recognizer.batches) == BATCH
+    assert len(recognizer.batches) <= 1200 / BATCH + 2
+
+
+def test_where_a_step_is_no_whole_number_of_frames_windows_are_asked_one_by_one_all_the_same():
+    config = DecoderConfig(step_seconds=0.125, smoothing_seconds=0.25)
+    audio = words(5, 6.0).astype(np.float32)
+    recognizer = OnFrames()
+    found = StreamDecoder(recognizer, config, batch_size=16).push(audio)
+    assert not recognizer.batches
+    assert alike(found, StreamDecoder(OnFrames(), config).push(audio))
+
+
+def test_memory_does_not_grow_with_the_recording(tmp_path):
+    def silent(waveforms: np.ndarray) -> np.ndarray:
+        return np.tile(np.array([0, 0, 0, 1], np.float32), (len(waveforms), 1))
+
+    recognizer = Recognizer("silent", LABELS, FeatureConfig(), silent)
+    minute = np.round(3000 * words(20, 60.0)).astype(np.int16)
+    peaks = []
+    for minutes in (2, 20):
+        path = tmp_path / f"{minutes}.flac"
+        with soundfile.SoundFile(path, "w", 16_000, 1, "PCM_16", format="FLAC") as file:
+            for _ in range(minutes):
+                file.write(minute)
+        tracemalloc.start()
+        try:
+            assert scan(recognizer, path).seconds == 60 * minutes
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 1_000_000  # a minute of samples is 3,840,000
+
+
+@pytest.mark.parametrize(("kind", "subtype", "_tolerance"), sounds.FORMATS)
+def test_progress_is_told_in_bytes_up_to_the_end(tmp_path, kind, subtype, _tolerance):
+    path = tmp_path / f"a.{kind.lower()}"
+    path.write_bytes(sounds.encode(sounds.noise(30.0, 48_000), 48_000, kind, subtype))
+    told: list[tuple[int, int]] = []
+    scan(tones.recognizer(), path, progress=lambda done, total: told.append((done, total)))
+    assert {total for _, total in told} == {path.stat().st_size}
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1][0] >= 0.9 * told[-1][1]
+
+
+def test_a_recording_shorter_than_a_window_is_refused(tmp_path, refused):
+    path = wav(tmp_path / "short.wav", words(0, 5.0)[:15_999])
+    message = refused(AudioError, lambda: scan(tones.recognizer(), path))
+    assert "expected at least a window of 1 s, got 0.9999 s" in message
+    assert "speech recognize" in message
+    scan(tones.recognizer(), wav(tmp_path / "enough.wav", words(0, 5.0)[:16_000]))
+
+
+def test_a_file_that_cannot_be_read_is_refused_as_by_the_door_of_audio(tmp_path, refused):
+    letter = tmp_path / "letter.wav"
+    letter.write_text("Dear sir or madam")
+    for path in (tmp_path, tmp_path / "nothing.wav", letter):
+        by_scan = refused(AudioError, lambda path=path: scan(tones.recognizer(), path))
+        assert by_scan == refused(AudioError, lambda path=path: list(read_blocks(path)))
+
+
+# --- what is written ----------------------------------------------------------------------------
+
+FOUND = (Detection("left", 0.91234, 3661.25, 3660.1), Detection("go", 0.8, 4000.0, 3999.0))
+TIMELINE = Timeline(Path("a, b.wav"), 5000.0, FOUND)
+
+
+def test_csv_and_audacity_labels_are_read_again_as_what_was_found(tmp_path):
+    text = csv_of([TIMELINE, TIMELINE])
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert len(rows) == 4
+    assert rows[0]["file"] == "a, b.wav"
+    for name, content in (
+        ("a.csv", csv_of([TIMELINE])),
+        ("a.txt", audacity_text(words_of(TIMELINE))),
+    ):
+        (tmp_path / name).write_text(content)
+        assert read_labels(tmp_path / name) == tuple(words_of(TIMELINE))
+
+
+def test_the_fields_are_those_of_listen_and_the_file():
+    first, _ = fields(TIMELINE)
+    assert first == {
+        "file": "a, b.wav",
+        "label": "left",
+        "probability": 0.9123,
+        "time": 3661.25,
+        "start": 3660.1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0, "0:00:00.0"), (59.96, "0:01:00.0"), (3661.25, "1:01:01.2"), (36_000.0, "10:00:00.0")],
+)
+def test_a_time_is_written_in_hours_minutes_and_seconds(seconds, text):
+    assert clock(seconds) == text
+
+
+def test_recordings_of_one_name_in_different_folders_get_files_of_different_names(tmp_path):
+    paths = [tmp_path / "a" / "x.wav", tmp_path / "b" / "x.wav", tmp_path / "b" / "x.flac"]
+    names = file_names(paths, ".txt")
+    assert names == ["a-x.wav.txt", "b-x.wav.txt", "b-x.flac.txt"]
+    assert file_names(paths[:1], ".txt") == ["x.wav.txt"]

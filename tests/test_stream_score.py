@@ -1,0 +1,236 @@
+"""The laws of scoring a decoder and of choosing its thresholds, on probabilities that are known."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speech.errors import AudioError, CorpusError
+from speech.features import FeatureConfig
+from speech.recognizer import Recognizer
+from speech.stream import DecoderConfig, StreamDecoder
+from speech.stream_metrics import Word
+from speech.stream_score import (
+    LONGEST_LATENCY,
+    Heard,
+    choose,
+    commands_of,
+    decide,
+    det_curve,
+    hear,
+    hear_recording,
+    measure,
+    score,
+)
+from speech.streams import Stream
+from tests.e2e import tones
+
+LABELS = ("yes", "no", "unknown", "silence")
+BASE = DecoderConfig()
+SILENT = np.array([0.0, 0.0, 0.0, 1.0])
+
+
+def no_network(waveforms: np.ndarray) -> np.ndarray:
+    raise AssertionError("the rows are there already")
+
+
+MODEL = Recognizer("rows", LABELS, FeatureConfig(), no_network)
+
+
+def said(kind: str, condition: str, peaks: list[tuple[str, float]], real: bool) -> Heard:
+    """A plateau of nine windows for each (label, probability), four seconds apart."""
+    rows = np.tile(SILENT, (40 * len(peaks) + 20, 1))
+    words = []
+    for turn, (label, probability) in enumerate(peaks):
+        first = 40 * turn + 10
+        rows[first : first + 9] = 0.0
+        rows[first : first + 9, LABELS.index(label)] = probability
+        rows[first : first + 9, 2] = 1 - probability
+        words.append(Word(first / 10 - 0.4, first / 10 + 0.1, label))
+    seconds = len(rows) / 10
+    return Heard(
+        kind, condition, tuple(words) if real else (), seconds, seconds, rows.astype(np.float32),
+        SILENT,
+    )  # fmt: skip
+
+
+def drawn(kind: str, n: int, mean: float, real: bool, seed: int, condition: str = "clean") -> Heard:
+    """Words whose odds are normally distributed around a mean, on a logarithmic scale."""
+    rng = np.random.default_rng([seed, n])
+    logits = rng.normal(mean, 1.5, n)
+    labels = [("yes", "no")[i] for i in rng.integers(0, 2, n)]
+    peaks = [(label, float(1 / (1 + np.exp(-x)))) for label, x in zip(labels, logits, strict=True)]
+    return said(kind, condition, peaks, real)
+
+
+def test_the_score_is_that_of_the_decoder_itself():
+    audio = tones.said([(0.5, "low"), (2.0, "high"), (3.5, "low")], 5.0).astype(np.float32)
+    recognizer = tones.recognizer()
+    words = (Word(0.5, 0.9, "low"), Word(2.0, 2.4, "high"), Word(3.5, 3.9, "low"))
+    [heard] = hear(recognizer, [Stream("commands", "clean", audio, words, 5.0)], 0.1)
+    config = DecoderConfig.from_dict(recognizer.decoder)
+    decoder = StreamDecoder(recognizer)
+    found = decoder.push(audio) + decoder.flush()
+    assert [(d.label, d.time) for d in decide(recognizer, heard, config)] == [
+        (d.label, d.time) for d in found
+    ]
+    m = score(recognizer, heard, config)
+    assert (m.hits, m.misses, m.wrong_words, m.false_alarms) == (3, 0, 0, 0)
+    assert m.latency_median == pytest.approx(np.median([d.time for d in found]) - 2.4, abs=0.2)
+    assert heard.seconds == 5.0
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 1000))
+def test_stricter_thresholds_never_hit_more_and_never_alarm_more(seed):
+    words, alarms = drawn("commands", 40, 2.0, True, seed), drawn("speech", 40, -1.0, False, seed)
+    points = det_curve(MODEL, words, alarms, BASE)
+    thresholds, misses, rates = (np.array(column) for column in zip(*points, strict=True))
+    assert (np.diff(thresholds) > 0).all()
+    assert (np.diff(misses) >= 0).all()
+    assert (np.diff(rates) <= 0).all()
+
+
+def test_the_curve_keeps_the_distances_of_single_thresholds():
+    words = said("commands", "clean", [("yes", 0.9), ("no", 0.9)], True)
+    config = DecoderConfig(threshold=0.8, thresholds={"no": 0.95}, release=0.5)
+    rates = {point.threshold: point.miss_rate for point in det_curve(MODEL, words, words, config)}
+    halves = [threshold for threshold, miss in rates.items() if miss == 0.5]
+    assert 0.6 < min(halves) < max(halves) < 0.93  # "no" goes first, then "yes"
+
+
+def test_measures_are_json_and_read_the_curve_at_the_rates():
+    heard = [
+        drawn("commands", 50, 3.0, True, 1),
+        drawn("speech", 50, -2.0, False, 2),
+        drawn("unknown words", 50, -2.0, False, 3),
+        drawn("noise", 50, -5.0, False, 4, "alone"),
+    ]
+    result = measure(MODEL, heard, BASE)
+    assert json.loads(json.dumps(result)) == result
+    assert set(result) == {"clean", "alone"}
+    assert set(result["alone"]) == {"noise"}
+    clean = result["clean"]
+    assert clean["det_alarms"] == "speech"
+    for rate, point in clean["at_rate"].items():
+        assert point["false_alarms_per_hour"] <= float(rate)
+        better = [p for p in clean["det"] if p[1] < point["miss_rate"]]
+        assert all(p[2] > float(rate) for p in better)
+
+
+def test_without_continuous_speech_the_alarms_are_those_among_the_words():
+    result = measure(MODEL, [drawn("commands", 20, 3.0, True, 1)], BASE)
+    assert result["clean"]["det_alarms"] == "commands"
+
+
+# --- choosing -----------------------------------------------------------------------------------
+
+
+def choosing(seed=0, n=400):
+    return [
+        drawn("commands", 100, 3.0, True, seed),
+        drawn("speech", n, -1.5, False, seed + 1),
+        drawn("noise", 100, -4.0, False, seed + 2, "alone"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def choices():
+    return {rate: choose(MODEL, choosing(), rate, BASE) for rate in (60.0, 6.0)}
+
+
+def test_a_chosen_decoder_gives_about_the_rate_that_was_wanted_on_other_streams(choices):
+    others = drawn("speech", 6000, -1.5, False, 77)  # 6.7 hours
+    for rate, choice in choices.items():
+        found = score(MODEL, others, choice.config).false_alarms_per_hour
+        assert rate / 2.5 < found < rate * 2.5, (rate, found)
+
+
+def test_fewer_alarms_cost_hits_and_a_choice_hits_more_than_the_defaults_would(choices):
+    rates = [choice.hit_rate for choice in choices.values()]
+    assert rates == sorted(rates, reverse=True)
+    words = choosing()[0]
+    assert score(MODEL, words, choices[6.0].config).hit_rate == choices[6.0].hit_rate
+
+
+def test_a_choice_says_what_it_rests_on(choices):
+    for rate, choice in choices.items():
+        assert choice.rate == rate
+        assert choice.hours == pytest.approx(400 * 4 / 3600, rel=0.01)
+        assert choice.smallest_rate == pytest.approx(3 / choice.hours)
+        assert json.loads(json.dumps(choice.to_dict())) == choice.to_dict()
+        config = DecoderConfig.from_dict(choice.to_dict()["config"])
+        assert config == choice.config
+        assert config.step_seconds == BASE.step_seconds
+        assert config.refractory_seconds == BASE.refractory_seconds
+        latency = score(MODEL, choosing()[0], config).latency_median
+        assert latency is not None
+        assert latency <= LONGEST_LATENCY
+
+
+def test_a_command_that_costs_alarms_gets_a_stricter_threshold():
+    rng = np.random.default_rng(5)
+    peaks = [("yes", float(1 / (1 + np.exp(-x)))) for x in rng.normal(0.5, 1.5, 300)]
+    heard = [drawn("commands", 150, 3.0, True, 1), said("speech", "clean", peaks, False)]
+    config = choose(MODEL, heard, 15.0, BASE).config
+    assert config.thresholds["no"] < config.thresholds["yes"]
+
+
+def test_a_model_that_never_errs_may_have_low_thresholds():
+    heard = [
+        drawn("commands", 50, 3.0, True, 1),
+        said("speech", "clean", [("unknown", 1.0)], False),
+    ]
+    choice = choose(MODEL, heard, 1.0, BASE)
+    assert choice.hit_rate > 0.99
+    assert choice.false_alarms_per_hour == 0.0
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_rate_that_is_none_is_refused(rate):
+    with pytest.raises(ValueError, match="rate of false alarms > 0"):
+        choose(MODEL, choosing(n=20), rate, BASE)
+
+
+def test_nothing_is_chosen_without_continuous_speech():
+    words, _, noise = choosing(n=20)
+    with pytest.raises(ValueError, match="continuous speech"):
+        choose(MODEL, [words, noise], 1.0, BASE)
+
+
+# --- recordings ---------------------------------------------------------------------------------
+
+
+def wav(path, samples, rate=tones.RATE):
+    soundfile.write(path, samples, rate, subtype="PCM_16")
+    return path
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_a_recording_with_labels_is_scored_as_a_stream_is(tmp_path, rate):
+    words = (Word(0.5, 0.9, "low"), Word(2.0, 2.4, "other"), Word(3.5, 3.9, "high"))
+    sound = [(word.start, word.label) for word in words if word.label != "other"]
+    path = wav(tmp_path / "a.wav", tones.said(sound, 5.0, rate), rate)
+    recognizer = tones.recognizer()
+    heard = hear_recording(recognizer, path, words, 0.1)
+    assert heard.seconds == pytest.approx(5.0, abs=1e-3)
+    m = score(recognizer, heard, DecoderConfig.from_dict(recognizer.decoder))
+    assert (m.words, m.hits, m.false_alarms) == (2, 2, 0)
+    assert "det" in measure(recognizer, [heard], BASE)["a.wav"]
+
+
+def test_a_recording_shorter_than_a_window_or_than_its_labels_is_refused(tmp_path, refused):
+    recognizer = tones.recognizer()
+    short = wav(tmp_path / "short.wav", tones.said([], 0.9))
+    message = refused(AudioError, lambda: hear_recording(recognizer, short, (), 0.1))
+    assert "expected at least a window of 1 s, got 0.9 s" in message
+    long = wav(tmp_path / "long.wav", tones.said([], 3.0))
+    late = (Word(8.0, 8.5, "low"),)
+    assert "8.50 s" in refused(CorpusError, lambda: hear_recording(recognizer, long, late, 0.1))
+
+
+def test_the_commands_are_the_labels_that_can_be_detected():
+    assert commands_of(MODEL) == ["yes", "no"]
