@@ -112,7 +112,10 @@ def prepare(
 def train(
     data: Data = DEFAULT_DATA,
     recipe: Annotated[
-        str, typer.Option(help="commands-8, commands-12 or words-35; or the path of a .toml.")
+        str,
+        typer.Option(
+            help="commands-8, with the defaults below, commands-12, words-35, or a .toml."
+        ),
     ] = "commands-8",
     labels: Annotated[
         str | None,
@@ -133,12 +136,12 @@ def train(
         Path | None,
         typer.Option(help="Repeat the config.json of a run.", show_default="the recipe"),
     ] = None,
-    seed: Annotated[int | None, typer.Option(show_default="the recipe's", min=0)] = None,
-    epochs: Annotated[int | None, typer.Option(show_default="the recipe's", min=1)] = None,
-    epoch_clips: Annotated[int | None, typer.Option(show_default="the recipe's", min=1)] = None,
-    batch_size: Annotated[int | None, typer.Option(show_default="the recipe's", min=1)] = None,
-    learning_rate: Annotated[float | None, typer.Option(show_default="the recipe's")] = None,
-    patience: Annotated[int | None, typer.Option(show_default="the recipe's", min=1)] = None,
+    seed: Annotated[int | None, typer.Option(show_default="1", min=0)] = None,
+    epochs: Annotated[int | None, typer.Option(show_default="70", min=1)] = None,
+    epoch_clips: Annotated[int | None, typer.Option(show_default="16000", min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(show_default="128", min=1)] = None,
+    learning_rate: Annotated[float | None, typer.Option(show_default="0.002")] = None,
+    patience: Annotated[int | None, typer.Option(show_default="30", min=1)] = None,
     augment: Annotated[bool, typer.Option(help="Vary speed, level, noise, microphone.")] = True,
     tensorboard: Annotated[
         Path | None, typer.Option(help="Also write TensorBoard logs here.", show_default=False)
