@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -71,7 +72,10 @@ class Metadata:
         Raises:
             ValueError: Says what is wrong.
         """
-        fields = json.loads(text)
+        try:
+            fields = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"one whose metadata is no JSON ({error})") from error
         version = fields.get("format") if isinstance(fields, dict) else None
         if version != FORMAT:
             raise ValueError(f"one whose metadata has version {version}, not {FORMAT}")
@@ -122,7 +126,7 @@ def read(path: Path) -> tuple[Metadata, bytes]:
         metadata = Metadata.from_json(text)
         if hashlib.sha256(graph).hexdigest() != metadata.graph_sha256:
             raise ValueError("a damaged one: its digest is not the one that it names")
-    except (ValueError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"{expected}, got {reason}; {remedy}") from error
     return metadata, model
@@ -165,14 +169,17 @@ def _litert(content: bytes) -> tuple[bytes, bytes, bytes | None]:
         raise ValueError("something else")
     if not zipfile.is_zipfile(io.BytesIO(content)):
         return content, content, None
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        members = archive.infolist()
-        if [member.filename for member in members] != [_MEMBER]:
-            return content, content, None
-        if members[0].file_size > _MAX_TEXT_BYTES or members[0].compress_type:
-            raise ValueError(f"metadata that is packed, or of {members[0].file_size:,} bytes")
-        model = content[: members[0].header_offset]
-        return model, model, archive.read(members[0])
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+            if [member.filename for member in members] != [_MEMBER]:
+                return content, content, None
+            if members[0].file_size > _MAX_TEXT_BYTES or members[0].compress_type:
+                raise ValueError(f"metadata that is packed, or of {members[0].file_size:,} bytes")
+            model = content[: members[0].header_offset]
+            return model, model, archive.read(members[0])
+    except (zipfile.BadZipFile, EOFError, RuntimeError, struct.error) as error:
+        raise ValueError(f"a damaged one ({str(error) or 'it ends early'})") from error
 
 
 # --- ONNX: a protobuf message, walked without building anything ----------------------------------

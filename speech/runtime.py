@@ -63,13 +63,13 @@ def open_model(path: Path, threads: int = 1) -> Runnable:
         run = (_onnx if path.suffix == ".onnx" else _litert)(model, metadata, threads)
     except ImportError as error:
         raise ModelError(
-            f"{path}: expected {missing} to be installed to run it, got: {error}; "
+            f"{path}: expected {missing} to be installed to run it, got none ({error}); "
             f"install it with: pip install 'speech-commands{extra}'"
         ) from error
     except Exception as error:  # the runtimes raise classes of their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
-            f"{path}: expected a graph that fits its metadata, got: {reason}; "
+            f"{path}: expected a graph that fits its metadata, got another ({reason}); "
             "make it again with: speech export FOLDER_OF_THE_MODEL"
         ) from error
     return Runnable(
@@ -142,7 +142,7 @@ def _open_keras(path: Path) -> Runnable:
         from speech.model import load_model
     except ImportError as error:
         raise ModelError(
-            f"{path}: expected Keras to be installed to run it, got: {error}; "
+            f"{path}: expected Keras to be installed to run it, got none ({error}); "
             "install it with: pip install 'speech-commands[train]'"
         ) from error
     model = load_model(path)

@@ -7,7 +7,7 @@ import speech
 from speech.errors import AudioError, ModelError
 from speech.features import mfcc
 from speech.model import CommandModel, save_model
-from tests import tiny
+from tests import exports, tiny
 
 LABELS = ("low", "high", "unknown", "silence")
 
@@ -105,3 +105,89 @@ def test_a_path_without_a_model_says_how_to_make_one(tmp_path):
     for path in (tmp_path, tmp_path / "nothing.keras"):
         with pytest.raises(ModelError, match="speech train"):
             speech.load(path)
+
+
+# --- whatever the file ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exported_folder(tmp_path_factory):
+    return exports.folder(tmp_path_factory.mktemp("models") / "tones", exports.model())
+
+
+def test_a_folder_with_an_export_answers_without_keras_and_as_keras_does(exported_folder):
+    fast = speech.load(exported_folder)
+    slow = speech.load(exported_folder / "model.keras")
+    assert fast.file == "model.onnx (float32)"
+    assert slow.file == "model.keras (float32)"
+    assert fast.name == "tones"
+    assert (fast.labels, fast.features) == (slow.labels, slow.features)
+    assert (fast.decoder, fast.provenance) == (slow.decoder, slow.provenance)
+    assert fast.decoder == {"threshold": 0.9}
+    x = clips(6)
+    np.testing.assert_allclose(fast.probabilities(x), slow.probabilities(x), atol=1e-4)
+    np.testing.assert_allclose(fast.mfcc(x), mfcc(x, tiny.FEATURES), atol=1e-3)
+    np.testing.assert_array_equal(slow.mfcc(x), mfcc(x, tiny.FEATURES))
+
+
+def test_no_clips_give_no_rows_whatever_the_file(exported_folder):
+    for file in ("model.onnx", "model.keras"):
+        recognizer = speech.load(exported_folder / file)
+        assert recognizer.probabilities(clips(1)[:0]).shape == (0, 4)
+        assert recognizer.mfcc(clips(1)[:0]).shape == (0, tiny.FEATURES.n_frames, 13)
+
+
+def test_the_mfcc_want_the_same_waveforms_as_the_probabilities(exported_folder):
+    recognizer = speech.load(exported_folder)
+    for wrong in (np.zeros((1, 6399), np.float32), np.full((1, 6400), np.inf, np.float32)):
+        with pytest.raises(ModelError, match="expected float32 waveforms"):
+            recognizer.mfcc(wrong)
+
+
+def test_an_export_of_another_model_is_refused_in_a_folder_but_not_by_its_own_name(
+    exported_folder, tmp_path, refused
+):
+    folder = tmp_path / "trained-again"
+    save_model(CommandModel(LABELS, tiny.FEATURES), folder / "model.keras")
+    stale = folder / "model.onnx"
+    stale.write_bytes((exported_folder / "model.onnx").read_bytes())
+    message = refused(ModelError, lambda: speech.load(folder))
+    assert message.startswith(f"{stale}: expected the export of the model.keras beside it")
+    assert f"speech export {folder}" in message
+    assert speech.load(stale).labels == LABELS
+    (folder / "model.keras").unlink()
+    assert speech.load(folder).labels == LABELS
+
+
+def test_a_damaged_export_is_not_passed_over_for_the_keras_file(exported_folder, tmp_path, refused):
+    for file in exported_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "model.onnx").write_bytes(b"damaged")
+    refused(ModelError, lambda: speech.load(tmp_path))
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path, refused):
+    path = tmp_path / "model.pkl"
+    path.write_bytes(b"anything")
+    message = refused(ModelError, lambda: speech.load(path))
+    assert ".onnx, .tflite, .keras" in message
+    assert "got something else" in message
+
+
+def test_more_threads_give_the_same_answers(exported_folder):
+    x = clips(3)
+    one, two = (speech.load(exported_folder, threads=n) for n in (1, 2))
+    np.testing.assert_allclose(one.probabilities(x), two.probabilities(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
+def test_threads_may_ask_a_recognizer_at_once(tmp_path, suffix):
+    from concurrent.futures import ThreadPoolExecutor
+
+    path = exports.write_described(exports.model(), tmp_path / f"model{suffix}")
+    recognizer = speech.load(path)
+    x = clips(32)
+    expected = recognizer.probabilities(x)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(recognizer.probabilities, np.split(x, len(x))))
+    np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-6)
