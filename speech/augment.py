@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from speech.features import FeatureConfig, check_fields
+from speech.features import FeatureConfig, check_fields, vocal_tract_warp
 
 Batch = npt.NDArray[np.float32]
 _COSINES = 8  # a response has no finer structure that a mel filterbank would show
 _MADE = 48  # synthesised backgrounds
+_VOICES = 21  # lengths of the vocal tract to choose from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,7 @@ class AugmentConfig:
         highpass_hz: Range of the lower end of a band-limited response, log-uniform.
         lowpass_hz: Range of its upper end, log-uniform.
         band_probability: Share of the responses with a lower end, and with an upper one.
+        vocal_tract: Formants moved by up to this share, either way, the pitch kept: other throats.
         time_masks: Number of masked spans of time (SpecAugment, Park et al., arXiv 1904.08779).
         time_mask_seconds: Longest of them.
         coefficient_masks: Number of masked spans of coefficients.
@@ -64,6 +66,7 @@ class AugmentConfig:
     highpass_hz: tuple[float, float] = (40.0, 500.0)
     lowpass_hz: tuple[float, float] = (1500.0, 8000.0)
     band_probability: float = 0.35
+    vocal_tract: float = 0.1
     time_masks: int = 2
     time_mask_seconds: float = 0.15
     coefficient_masks: int = 1
@@ -77,8 +80,9 @@ class AugmentConfig:
                 raise ValueError(f"{field.name}={value} must begin above 0")
             if not -1e6 < low <= high < 1e6:
                 raise ValueError(f"{field.name}={value} must be a range from low to high, or >= 0")
-        for name in ("speed", *(n for n in self.to_dict() if n.endswith("_probability"))):
-            if getattr(self, name) > 1 - (name == "speed") * 1e-6:
+        factors = ("speed", "vocal_tract")
+        for name in (*factors, *(n for n in self.to_dict() if n.endswith("_probability"))):
+            if getattr(self, name) > 1 - (name in factors) * 1e-6:
                 raise ValueError(f"{name}={getattr(self, name)} must lie below 1")
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,7 +102,8 @@ class AugmentConfig:
         """No change at all (silence is still drawn at random levels)."""
         return cls(
             speed=0.0, shift_seconds=0.0, noise_probability=0.0, gain_db=(0.0, 0.0),
-            floor_probability=0.0, response_probability=0.0, time_masks=0, coefficient_masks=0,
+            floor_probability=0.0, response_probability=0.0, vocal_tract=0.0, time_masks=0,
+            coefficient_masks=0,
         )  # fmt: skip
 
 
@@ -141,6 +146,8 @@ class Augmenter:
         fall = np.sqrt(np.arange(1, _COSINES + 1))[:, np.newaxis]
         self._cosines = (np.cos(places) / fall).astype(np.float32)
         self._octaves = np.log2(np.maximum(self._frequency, 1)).astype(np.float32)
+        factors = np.linspace(1 - config.vocal_tract, 1 + config.vocal_tract, _VOICES)
+        self._warps = np.stack([vocal_tract_warp(features, factor).T for factor in factors])
 
     def backgrounds(self, count: int, rng: np.random.Generator) -> Batch:
         """Crops of the backgrounds, float32 (count, n_samples), each of RMS 1.
@@ -159,7 +166,10 @@ class Augmenter:
         return crops
 
     def silence(self, count: int, rng: np.random.Generator) -> Batch:
-        """Clips of backgrounds alone, float32 (count, n_samples), from inaudible to loud."""
+        """Clips of backgrounds alone, float32 (count, n_samples), from inaudible to loud.
+
+        Some begin late or end early, as shifted words do, lest zeros at an end mean a word.
+        """
         config = self.config
         clips = self.backgrounds(count, rng)
         hissing = rng.random((count, 1)) < config.floor_probability
@@ -168,6 +178,10 @@ class Augmenter:
         clips += sliding_window_view(hiss, self.features.n_samples)[:count] * hiss_level
         self._respond(clips, rng)
         clips *= _log_uniform(config.silence_rms, (count, 1), rng) / np.maximum(_rms(clips), 1e-3)
+        place = np.arange(self.features.n_samples) / self.features.sample_rate
+        shift = rng.uniform(-1, 1, (count, 1)) * config.shift_seconds
+        shift[rng.random((count, 1)) < 0.5] = 0
+        clips[(place < shift) | (place >= place[-1] + shift + 1e-6)] = 0
         return np.clip(clips, -1, 1, out=clips)
 
     def waveforms(self, clips: Batch, rng: np.random.Generator) -> Batch:
@@ -225,15 +239,20 @@ class Augmenter:
         clips[rows] = np.fft.irfft(spectrum, clips.shape[1])
 
     def cepstra(self, mfcc: Batch, fill: Batch, rng: np.random.Generator) -> Batch:
-        """Random masks, in place; float32 (batch, n_frames, n_mfcc).
+        """Another throat, and random masks; float32 (batch, n_frames, n_mfcc).
 
         Args:
             mfcc: The batch.
             fill: What masked places become: the mean of the features, (n_mfcc,).
             rng: Decides all of it.
+
+        Returns:
+            A batch of that shape, which may be ``mfcc`` itself, changed.
         """
         config = self.config
         count, n_frames, n_mfcc = mfcc.shape
+        if config.vocal_tract:
+            mfcc = mfcc @ self._warps[rng.integers(_VOICES, size=count)]
         longest = round(config.time_mask_seconds / self.features.hop_seconds)
         masked = _spans(count, n_frames, config.time_masks, longest, rng)[:, :, np.newaxis]
         spans = _spans(count, n_mfcc, config.coefficient_masks, config.coefficient_mask, rng)

@@ -169,6 +169,25 @@ def mfcc(
     return result
 
 
+def vocal_tract_warp(config: FeatureConfig, factor: float) -> npt.NDArray[np.float32]:
+    """The matrix that moves the formants in MFCC to ``factor`` times their frequency.
+
+    Another length of the vocal tract scales the formants and leaves the pitch (Jaitly and Hinton,
+    "Vocal tract length perturbation improves speech recognition", ICML workshop 2013); on cepstra
+    that is a linear map (Panchapagesan and Alwan, Computer Speech and Language 23, 2009).
+
+    Returns:
+        float32 (n_mfcc, n_mfcc); ``mfcc @ matrix.T`` is the other voice. What would come from
+        beyond the mel bands is the nearest band's.
+    """
+    librosa = _librosa()
+    centres = librosa.mel_frequencies(config.n_mels + 2, fmin=config.fmin, fmax=config.fmax)[1:-1]
+    dct = librosa.feature.mfcc(S=np.eye(config.n_mels), n_mfcc=config.n_mfcc)
+    rows = [np.interp(centres / factor, centres, band) for band in np.eye(config.n_mels)]
+    matrix: npt.NDArray[np.float32] = (dct @ np.stack(rows, axis=1) @ dct.T).astype(np.float32)
+    return matrix
+
+
 def _mfcc_batch(
     waveforms: npt.NDArray[np.float32], config: FeatureConfig
 ) -> npt.NDArray[np.float32]:

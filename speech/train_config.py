@@ -41,7 +41,7 @@ class TrainConfig:
     """
 
     seed: int = 1
-    epochs: int = 70
+    epochs: int = 60
     epoch_clips: int = 16_000
     batch_size: int = 128
     learning_rate: float = 2e-3

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import librosa
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from speech.augment import AugmentConfig, Augmenter, _resample
 from speech.corpus import Corpus, Recordings
-from speech.features import FeatureConfig
+from speech.features import FeatureConfig, mfcc, vocal_tract_warp
 
 Array = npt.NDArray[Any]
 RATE = 8_000
@@ -51,6 +52,10 @@ def uneven_noise(seconds: int = 20) -> Array:
         np.arange(seconds * RATE) / RATE, range(seconds), [0.02, 0.2] * (seconds // 2)
     )
     return (level * rng(1).standard_normal(seconds * RATE)).astype(np.float32)
+
+
+def tone_at(frequency: float, rate: int = 16_000) -> Array:
+    return (0.5 * np.sin(2 * np.pi * frequency * np.arange(rate) / rate)).astype(np.float32)
 
 
 def tones(frequency: float, count: int) -> Array:
@@ -414,3 +419,44 @@ def test_a_config_comes_back_from_json_and_names_its_fields() -> None:
 def test_a_range_that_makes_no_sense_is_named(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=name):
         dataclasses.replace(NOTHING, **{name: value})
+
+
+def test_another_throat_moves_the_peak_of_a_spectrum_by_its_factor() -> None:
+    features = FeatureConfig(n_mels=80, n_mfcc=80)
+    band = librosa.mel_frequencies(82, fmin=features.fmin, fmax=features.fmax)[1:-1]
+    for factor in (0.9, 1.0, 1.1):
+        before = mfcc(tone_at(1_500.0), features)
+        after = before @ vocal_tract_warp(features, factor).T
+        spectrum = librosa.feature.inverse.mfcc_to_mel(after.T, n_mels=80)
+        peak = band[spectrum.mean(axis=1).argmax()]
+        assert peak == pytest.approx(1_500 * factor, rel=0.03)
+
+
+def test_a_throat_of_the_same_length_changes_nothing() -> None:
+    features = FeatureConfig()
+    assert np.allclose(vocal_tract_warp(features, 1.0), np.eye(features.n_mfcc), atol=1e-6)
+
+
+def test_a_longer_throat_leaves_a_flat_spectrum_flat() -> None:
+    features = FeatureConfig()
+    flat = mfcc(np.zeros(features.n_samples, np.float32), features)
+    assert np.allclose(flat @ vocal_tract_warp(features, 1.1).T, flat, atol=1e-3)
+
+
+def test_throats_differ_from_clip_to_clip_and_pitch_stays() -> None:
+    made = Augmenter(dataclasses.replace(NOTHING, vocal_tract=0.1), FEATURES)
+    clips = mfcc(np.repeat(speech(1), 50, axis=0), FEATURES)
+    heard = made.cepstra(clips.copy(), np.zeros(FEATURES.n_mfcc, np.float32), rng())
+    assert len(np.unique(heard[:, 0, 1])) > 10
+    # loudness over time, where pitch and rhythm are, hardly moves
+    assert np.abs(heard[..., 0] - clips[..., 0]).mean() < 0.05 * np.abs(clips[..., 0]).mean()
+
+
+def test_silence_may_begin_late_or_end_early_but_no_more_than_a_shift() -> None:
+    clips = augmenter(shift_seconds=0.15).silence(400, rng())
+    sounding = clips != 0
+    begin, end = sounding.argmax(axis=1) / RATE, sounding[:, ::-1].argmax(axis=1) / RATE
+    for edge in (begin, end):
+        assert edge.max() <= 0.15 + 1 / RATE
+        assert 0.15 < np.mean(edge > 0.005) < 0.35
+    assert not np.any((begin > 0.005) & (end > 0.005))
