@@ -17,6 +17,7 @@ from speech.errors import AudioError
 from speech.terminal import DEFAULT_MODEL, ModelOption, console, progress, table
 
 if TYPE_CHECKING:
+    from speech.listen import Source
     from speech.scan import Timeline
 
 app = typer.Typer()
@@ -63,6 +64,17 @@ def listen(
     realtime: Annotated[bool, typer.Option("--realtime", help="At the pace of --wav.")] = False,
     threshold: Annotated[float | None, typer.Option(min=0.01, max=1, help="For all words.")] = None,
     execute: Annotated[str, typer.Option("--exec", help="Start 'COMMAND {label}' each time.")] = "",
+    channels: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Of the microphone.", show_default="one, or the fewest"),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only measure the microphone.")] = False,
+    seconds: Annotated[float, typer.Option(min=1, max=60, help="Length of --check.")] = 5.0,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="A WAV file for what --check heard, as the model hears it."),
+    ] = None,
+    play: Annotated[bool, typer.Option("--play", help="Play what --check heard.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
     """Tell commands as they are spoken into a microphone, a pipe or a file; Ctrl-C ends it."""
@@ -76,11 +88,16 @@ def listen(
             return
         try:
             launcher = stack.enter_context(live.Launcher(execute)) if execute else None
-            source = live.Source(device, sys.stdin.buffer if stdin else None, rate, wav, realtime)
+            pcm = sys.stdin.buffer if stdin else None
+            source = live.Source(device, pcm, rate, wav, realtime, channels)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
-        decoder = live.decoder_for(load(model), threshold)
-        blocks = stack.enter_context(source.open(decoder.recognizer.features.sample_rate))
+        recognizer = load(model)
+        if check or save or play:
+            _check(source, recognizer.features.sample_rate, seconds, save, play, as_json)
+            return
+        decoder = live.decoder_for(recognizer, threshold)
+        blocks = stack.enter_context(source.open(recognizer.features.sample_rate))
         width = shutil.get_terminal_size().columns if sys.stderr.isatty() and not as_json else 0
         stack.callback(typer.echo, live.CLEAR if width else "", nl=False, err=True)
         for item in live.listen(blocks, decoder, launcher):
@@ -166,6 +183,34 @@ def _write_each(
         found = [(d.time, d.label) for d in timeline.detections]
         figure = plots.timeline(found, timeline.seconds, commands, title=timeline.path.name)
         plots.save(figure, target)
+
+
+def _check(
+    source: "Source", rate: int, seconds: float, save: Path | None, play: bool, as_json: bool
+) -> None:
+    from speech import check, microphone
+    from speech.files import replacing
+
+    with source.open(rate) as blocks:
+        if source.wav is None and source.pcm is None:
+            typer.echo(f"speech: say a few words, for {seconds:g} s", err=True)
+        recorded = check.record(blocks, seconds)
+    found = check.fields(recorded, check.measure(recorded.samples, recorded.sample_rate))
+    heard = check.as_heard(recorded, rate)
+    if save is not None:
+        with replacing(save) as part:
+            part.write_bytes(check.wav_bytes(heard, rate))
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        rows = table("What", "Measured")
+        for what, measured in check.described(found):
+            rows.add_row(what, measured)
+        console().print(rows)
+        typer.echo(found["advice"])
+    if play:
+        with microphone.quiet_libraries():
+            microphone.play(heard, rate)
 
 
 def _print_microphones(as_json: bool) -> None:

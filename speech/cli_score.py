@@ -153,7 +153,7 @@ def _of_corpus(
     cache: Path | None,
     command: str,
 ) -> dict[str, Any]:
-    from speech import stream_report, stream_score
+    from speech import stream_choice, stream_report, stream_score
     from speech.corpus import decode, read_speech, scan
     from speech.stream import DecoderConfig
     from speech.streams import Part, streams
@@ -180,7 +180,7 @@ def _of_corpus(
     if rate is not None:
         streams_to_choose_on = heard("choosing")
         with progress("Choosing") as tell:
-            choice = stream_score.choose(recognizer, streams_to_choose_on, rate, config, tell)
+            choice = stream_choice.choose(recognizer, streams_to_choose_on, rate, config, tell)
         config = choice.config
         if rate < choice.smallest_rate:
             _warn(

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from speech.features import FeatureConfig, check_fields
 
 FORMAT = 1
 PRECISIONS = ("float32", "float16", "int8")
+WINDOW_HOPS = 10  # frames from window to window, where an ONNX file hears more than a clip
 MAX_BYTES = 64_000_000
 _MAX_TEXT_BYTES = 1_000_000
 _KEY, _MEMBER = b"speech", "speech.json"
@@ -27,11 +29,11 @@ _MODEL_FIELDS = {1, 2, 3, 4, 5, 6, _GRAPH := 7, 8, _PROPERTY := 14}
 _GRAPH_FIELDS = {_NODE := 1, 2, _INITIALIZER := 5, 10, 11, 12, 13}
 _NODE_FIELDS = {1, 2, 3, _OPERATOR := 4, _ATTRIBUTE := 5, 6, _DOMAIN := 7}
 _ATTRIBUTE_FIELDS = {1, 2, 3, 4, 7, 8, 9, 13, 20}  # numbers and texts: no tensors, no graphs
-_TENSOR_FIELDS = {1, 2, 4, 5, 7, 8, 9, 10, 11, 12, _EXTERNAL := 13, _LOCATION := 14}
+_TENSOR_FIELDS = {_DIMS := 1, 2, 4, 5, 7, 8, 9, 10, 11, 12, _EXTERNAL := 13, _LOCATION := 14}
 _OPERATORS = {
-    *("Add", "Cast", "Concat", "Conv", "DynamicQuantizeLSTM", "LSTM", "Log", "MatMul", "Max"),
-    *("Mul", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Slice", "Softmax", "Sub", "Tanh"),
-    "Transpose",
+    *("Add", "Cast", "Concat", "Conv", "Div", "DynamicQuantizeLSTM", "Gather", "LSTM", "Log"),
+    *("MatMul", "Max", "Mul", "Range", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Shape"),
+    *("Slice", "Softmax", "Sub", "Tanh", "Transpose", "Unsqueeze"),
 }
 
 
@@ -90,6 +92,9 @@ class Metadata:
         for name in ("features", "decoder", "provenance"):
             if not isinstance(known[name], dict):
                 raise ValueError(f"one whose {name} is no JSON object: {known[name]!r:.100}")
+        temperature = known["temperature"]
+        if type(temperature) not in (int, float) or not 0 < temperature < math.inf:
+            raise ValueError(f"one whose temperature is none: {temperature!r:.100}")
         if known["precision"] not in PRECISIONS:
             raise ValueError(f"one whose precision is none: {known['precision']!r:.100}")
         known["labels"] = tuple(labels)
@@ -202,11 +207,22 @@ def _onnx(content: bytes) -> tuple[bytes, memoryview, bytes | None]:
 def _check_graph(graph: memoryview) -> None:
     for number, payload in _fields(graph, _GRAPH_FIELDS):
         if number == _INITIALIZER:
-            for field, value in _fields(payload, _TENSOR_FIELDS):
-                if field == _EXTERNAL or (field == _LOCATION and any(value)):
-                    raise ValueError("a graph whose weights lie in another file")
+            _check_tensor(payload)
         elif number == _NODE:
             _check_node(payload)
+
+
+def _check_tensor(tensor: memoryview) -> None:
+    size = 1
+    for field, value in _fields(tensor, _TENSOR_FIELDS):
+        if field == _EXTERNAL or (field == _LOCATION and any(value)):
+            raise ValueError("a graph whose weights lie in another file")
+        at = 0
+        while field == _DIMS and at < len(value):
+            extent, at = _varint(value, at)
+            size *= extent
+    if size > len(tensor):  # no number takes less than a byte
+        raise ValueError(f"a graph with {size:,} weights in {len(tensor):,} bytes")
 
 
 def _check_node(node: memoryview) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from speech.container import WINDOW_HOPS
 from speech.features import FeatureConfig
 from speech.matrices import Array, FrontEnd, Network
 
@@ -43,7 +44,10 @@ class _Nodes:
 def write_onnx(
     front: FrontEnd, network: Network, features: FeatureConfig, path: Path, precision: str
 ) -> None:
-    """Write ``waveform`` (batch, n_samples) -> ``probabilities`` and ``mfcc``, all float32.
+    """Write ``waveform`` (batch, samples) -> ``probabilities`` and ``mfcc``, all float32.
+
+    For clips these are (batch, n_classes) and (batch, n_frames, n_mfcc). Longer audio gives a row
+    of probabilities for each window in it, one every ``WINDOW_HOPS`` frames.
 
     Args:
         front: The matrices of the MFCC.
@@ -60,18 +64,18 @@ def write_onnx(
     add = _Nodes()
     mfcc = _front_end(add, front, features, TensorProto.DOUBLE if exact else TensorProto.FLOAT)
     add("Transpose", mfcc, perm=[0, 2, 1], output="mfcc")
-    _network(add, network, mfcc, features.n_frames)
+    _network(add, network, _windows(add, mfcc, features), features.n_frames)
 
-    def tensor(name: str, *shape: int) -> Any:
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
+    def tensor(name: str, *shape: int | str) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
 
     graph = helper.make_graph(
         add.nodes,
         "speech",
-        [tensor("waveform", features.n_samples)],
+        [tensor("waveform", "batch", "samples")],
         [
-            tensor("probabilities", len(network.classifier[1])),
-            tensor("mfcc", features.n_frames, features.n_mfcc),
+            tensor("probabilities", "windows", len(network.classifier[1])),
+            tensor("mfcc", "batch", "frames", features.n_mfcc),
         ],
         add.constants,
     )
@@ -103,7 +107,7 @@ def _quantise(model: Any, path: Path) -> None:
 
 
 def _front_end(add: _Nodes, front: FrontEnd, features: FeatureConfig, kind: int) -> str:
-    """``waveform`` (batch, n_samples) -> MFCC (batch, n_mfcc, n_frames).
+    """``waveform`` (batch, samples) -> MFCC (batch, n_mfcc, frames).
 
     The DFT is in ``kind``: float64, as librosa's is, or, a sixth of a millisecond faster, float32,
     with which a loud pure tone is off by 0.006: rounding adds to the bands that are nearly silent.
@@ -115,14 +119,14 @@ def _front_end(add: _Nodes, front: FrontEnd, features: FeatureConfig, kind: int)
     n_k1 = len(front.real)
     block = math.gcd(features.n_fft, features.hop_length)
     stride = features.hop_length // block
-    x = "waveform"
-    if features.n_samples % block:
-        x = add("Slice", x, [0], [features.n_samples // block * block], [1])
+    blocks = add("Div", add("Shape", "waveform", start=1), [block])
+    x = add("Slice", "waveform", [0], add("Mul", blocks, [block]), [1])
     x = add("Transpose", add("Reshape", x, [0, -1, block]), perm=[0, 2, 1])
     x = add("Cast", x, to=kind)
+    per_frame = features.n_fft // block
     frames = [
-        add("Slice", x, [i], [i + stride * (features.n_frames - 1) + 1], [2], [stride])
-        for i in range(features.n_fft // block)
+        add("Slice", x, [i], [i - per_frame + 1 or np.iinfo(np.int64).max], [2], [stride])
+        for i in range(per_frame)
     ]
     x = add("Concat", *frames, axis=1)  # (batch, n_fft, n_frames)
     x = add("Transpose", add("Reshape", x, [0, n_outer, n_inner, -1]), perm=[0, 2, 1, 3])
@@ -136,6 +140,18 @@ def _front_end(add: _Nodes, front: FrontEnd, features: FeatureConfig, kind: int)
     mel = add("MatMul", front.mel, add("Reshape", power, [0, n_k1 * n_inner, -1]))
     mfcc = add("MatMul", front.dct, add("Log", add("Max", mel, np.float32(1))))
     return add("Add", mfcc, front.offset[:, np.newaxis])
+
+
+def _windows(add: _Nodes, mfcc: str, features: FeatureConfig) -> str:
+    """MFCC (batch, n_mfcc, frames) -> those of each window (windows, n_mfcc, n_frames)."""
+    n_frames = features.n_frames
+    frames = add("Reshape", add("Shape", mfcc, start=2), np.zeros(0, np.int64))
+    firsts = add(
+        "Range", np.int64(0), add("Sub", frames, np.int64(n_frames - 1)), np.int64(WINDOW_HOPS)
+    )
+    every = add("Add", add("Unsqueeze", firsts, [1]), np.arange(n_frames)[np.newaxis])
+    x = add("Gather", mfcc, every, axis=2)  # (batch, n_mfcc, windows of each, n_frames)
+    return add("Reshape", add("Transpose", x, perm=[0, 2, 1, 3]), [-1, features.n_mfcc, n_frames])
 
 
 def _network(add: _Nodes, network: Network, mfcc: str, n_frames: int) -> None:

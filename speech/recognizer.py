@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from speech import container
 from speech.audio import AudioSource, Waveform, fit_length, load_audio
+from speech.container import WINDOW_HOPS
 from speech.errors import ModelError
 from speech.features import FeatureConfig, mfcc
 from speech.runtime import SUFFIXES, open_model
@@ -45,6 +47,8 @@ class Recognizer:
         provenance: Where the model comes from.
         mfcc: Waveforms (n, n_samples) float32 -> MFCC (n, n_frames, n_mfcc) float32; librosa's if
             None.
+        windows: Waveform (n,) float32 -> probabilities of the windows that begin every
+            ``WINDOW_HOPS`` hops; if None, each is asked as a clip.
         file: The name of the file that answers, and its precision; "" if there is none.
     """
 
@@ -58,6 +62,7 @@ class Recognizer:
         decoder: Mapping[str, Any] | None = None,
         provenance: Mapping[str, Any] | None = None,
         mfcc: Callable[[Batch], Batch] | None = None,
+        windows: Callable[[Waveform], Batch] | None = None,
         file: str = "",
     ) -> None:
         self.name = name
@@ -68,6 +73,7 @@ class Recognizer:
         self.file = file
         self._infer = infer
         self._mfcc = mfcc
+        self._windows = windows
 
     def probabilities(self, waveforms: Batch) -> Batch:
         """Probabilities of clips that already have the model's rate and length.
@@ -79,12 +85,40 @@ class Recognizer:
             float32 (n, n_classes), each row summing to one.
 
         Raises:
-            ModelError: Another shape or dtype, NaN or infinity.
+            ModelError: Another shape or dtype, NaN or infinity, there or in the answer.
         """
         self._check(waveforms)
         if not len(waveforms):
             return np.zeros((0, len(self.labels)), np.float32)
-        return self._infer(waveforms)
+        return self._finite(self._infer(waveforms))
+
+    def windows(self, waveform: Waveform, step: int) -> Batch:
+        """Probabilities of the windows of a stretch of audio.
+
+        Args:
+            waveform: float32 (n,), n >= n_samples, as for ``probabilities``.
+            step: From window to window, in samples. At ``WINDOW_HOPS`` hops, which is the decoder's
+                default, an ONNX file computes what the windows share once.
+
+        Returns:
+            float32 (1 + (n - n_samples) // step, n_classes).
+
+        Raises:
+            ModelError: As ``probabilities``.
+        """
+        every = sliding_window_view(waveform, self.features.n_samples)[::step]
+        if self._windows is None or step != WINDOW_HOPS * self.features.hop_length:
+            return self.probabilities(np.ascontiguousarray(every))
+        self._check(every)
+        return self._finite(self._windows(waveform))
+
+    def _finite(self, rows: Batch) -> Batch:
+        if not np.isfinite(rows).all():
+            raise ModelError(
+                f"{self.name}: expected probabilities from the model, got NaN or infinity: "
+                "its weights are damaged; train or export it again"
+            )
+        return rows
 
     def mfcc(self, waveforms: Batch) -> Batch:
         """What the network hears of such clips: float32 (n, n_frames, n_mfcc), in dB.
@@ -132,7 +166,8 @@ def load(path: str | os.PathLike[str], *, threads: int = 1) -> Recognizer:
     Args:
         path: A ``.onnx``, ``.tflite`` or ``.keras`` file, or a folder of ``saved_models/``: there
             the first of ``model.onnx``, ``model.tflite`` and ``model.keras`` is taken.
-        threads: Threads of ONNX Runtime or LiteRT; for networks as small as these, one is best.
+        threads: Threads among which ONNX Runtime divides the clips of a batch, or of LiteRT; one
+            clip is answered soonest by one.
 
     Raises:
         ModelError: Nothing there, not a model of this project, an export of another ``model.keras``
@@ -157,6 +192,7 @@ def load(path: str | os.PathLike[str], *, threads: int = 1) -> Recognizer:
         decoder=model.decoder,
         provenance=model.provenance,
         mfcc=model.mfcc,
+        windows=model.windows,
         file=f"{file.name} ({model.precision})",
     )
 

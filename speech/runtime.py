@@ -4,14 +4,16 @@ import dataclasses
 import os
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from speech import container
-from speech.container import Metadata
+from speech import container, keras_archive
+from speech.audio import Waveform
+from speech.container import WINDOW_HOPS, Metadata
 from speech.errors import ModelError
 from speech.features import FeatureConfig, mfcc
 
@@ -19,6 +21,7 @@ Batch = npt.NDArray[np.float32]
 Function = Callable[[Batch], Batch]
 
 SUFFIXES = (".onnx", ".tflite", ".keras")
+_CLIPS, _WINDOWS = 8, 32  # in one run: more do not stay in the cache of the processor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,9 @@ class Runnable:
         features: The preprocessing.
         infer: Waveforms float32 (n, n_samples) -> probabilities float32 (n, n_classes).
         mfcc: Waveforms float32 (n, n_samples) -> MFCC float32 (n, n_frames, n_mfcc).
+        windows: Waveform float32 (n,), n >= n_samples -> probabilities float32 of the windows that
+            begin every ``WINDOW_HOPS`` hops, with the MFCC of each frame computed once; None where
+            that cannot be.
         decoder: Settings of the live decoder that were chosen for the model; empty for defaults.
         provenance: Where the model comes from.
         precision: Of the weights: ``float32``, ``float16`` or ``int8``.
@@ -39,6 +45,7 @@ class Runnable:
     features: FeatureConfig
     infer: Function
     mfcc: Function
+    windows: Callable[[Waveform], Batch] | None
     decoder: Mapping[str, Any]
     provenance: Mapping[str, Any]
     precision: str
@@ -49,7 +56,8 @@ def open_model(path: Path, threads: int = 1) -> Runnable:
 
     Args:
         path: The file.
-        threads: Threads of ONNX Runtime or LiteRT; for networks as small as these, one is best.
+        threads: Threads of ONNX Runtime, among which the clips of a batch are divided, or of
+            LiteRT.
 
     Raises:
         ModelError: Not a model of this project, damaged, or what runs it is not installed.
@@ -60,7 +68,7 @@ def open_model(path: Path, threads: int = 1) -> Runnable:
     missing = "onnxruntime" if path.suffix == ".onnx" else "ai-edge-litert"
     extra = "" if path.suffix == ".onnx" else "[export]"
     try:
-        run = (_onnx if path.suffix == ".onnx" else _litert)(model, metadata, threads)
+        return (_onnx if path.suffix == ".onnx" else _litert)(model, metadata, threads)
     except ImportError as error:
         raise ModelError(
             f"{path}: expected {missing} to be installed to run it, got none ({error}); "
@@ -72,71 +80,110 @@ def open_model(path: Path, threads: int = 1) -> Runnable:
             f"{path}: expected a graph that fits its metadata, got another ({reason}); "
             "make it again with: speech export FOLDER_OF_THE_MODEL"
         ) from error
+
+
+def _runnable(
+    metadata: Metadata,
+    run: Callable[[str, Batch], Batch],
+    windows: Callable[[Waveform], Batch] | None = None,
+) -> Runnable:
     return Runnable(
         metadata.labels,
         metadata.features,
         lambda waveforms: run("probabilities", waveforms),
         lambda waveforms: run("mfcc", waveforms),
+        windows,
         metadata.decoder,
         metadata.provenance,
         metadata.precision,
     )
 
 
-def _shapes(metadata: Metadata) -> dict[str, list[int]]:
-    """What the inputs and outputs of one clip have to be."""
-    features = metadata.features
-    return {
-        "waveform": [features.n_samples],
-        "probabilities": [len(metadata.labels)],
-        "mfcc": [features.n_frames, features.n_mfcc],
-    }
-
-
-def _check_shapes(found: Mapping[str, list[Any]], metadata: Metadata) -> None:
-    expected = _shapes(metadata)
+def _check_shapes(found: Mapping[str, list[Any]], expected: Mapping[str, list[Any]]) -> None:
     if dict(found) != expected:
         raise ValueError(f"shapes {dict(found)} instead of {expected}")
 
 
-def _onnx(model: bytes, metadata: Metadata, threads: int) -> Callable[[str, Batch], Batch]:
+def _onnx(model: bytes, metadata: Metadata, threads: int) -> Runnable:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    features, n_classes = metadata.features, len(metadata.labels)
+    shapes: dict[str, list[Any]] = {
+        "waveform": ["batch", "samples"],
+        "probabilities": ["windows", n_classes],
+        "mfcc": ["batch", "frames", features.n_mfcc],
+    }
     tensors = [*session.get_inputs(), *session.get_outputs()]
-    _check_shapes({tensor.name: tensor.shape[1:] for tensor in tensors}, metadata)
+    _check_shapes({tensor.name: tensor.shape for tensor in tensors}, shapes)
+    # in 8 bits a clip would depend on those beside it
+    exact = metadata.precision == "float32"
+    at_once = _CLIPS if exact else 1
+    pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def run(output: str, waveforms: Batch) -> Batch:
-        # one by one: a batch is no faster, takes more memory, and in 8 bits a clip would depend on
-        # the others
-        rows = [session.run([output], {"waveform": w[np.newaxis]})[0] for w in waveforms]
-        return np.concatenate(rows)
+        def one(first: int) -> Batch:
+            part = waveforms[first : first + at_once]
+            rows: Batch = session.run([output], {"waveform": part})[0]
+            return rows
 
-    return run
+        firsts = range(0, len(waveforms), at_once)
+        each = pool.map(one, firsts) if pool and len(firsts) > 1 else map(one, firsts)
+        rows = np.concatenate(list(each))
+        wanted = (n_classes,) if output == "probabilities" else (features.n_frames, features.n_mfcc)
+        if rows.shape != (len(waveforms), *wanted):
+            raise ValueError(f"{output} of shape {rows.shape} for {len(waveforms)} clips")
+        return rows
+
+    def windows(waveform: Waveform) -> Batch:
+        step = WINDOW_HOPS * features.hop_length
+        count = 1 + (len(waveform) - features.n_samples) // step
+        starts = range(0, count * step, _WINDOWS * step)
+        ends = (min(start + _WINDOWS * step, count * step) for start in starts)
+        spans = [
+            waveform[np.newaxis, start : end - step + features.n_samples]
+            for start, end in zip(starts, ends, strict=True)
+        ]
+        return np.concatenate([run_span(span) for span in spans])
+
+    def run_span(span: Batch) -> Batch:
+        rows: Batch = session.run(["probabilities"], {"waveform": span})[0]
+        return rows
+
+    # a graph that fits its metadata is seen by what it answers, too
+    run("probabilities", np.zeros((1, features.n_samples), np.float32))
+    return _runnable(metadata, run, windows if exact else None)
 
 
-def _litert(model: bytes, metadata: Metadata, threads: int) -> Callable[[str, Batch], Batch]:
+def _litert(model: bytes, metadata: Metadata, threads: int) -> Runnable:
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(model_content=model, num_threads=threads).get_signature_runner()
     tensors = runner.get_input_details() | runner.get_output_details()
-    _check_shapes({name: [*map(int, t["shape"])][1:] for name, t in tensors.items()}, metadata)
+    features = metadata.features
+    shapes: dict[str, list[Any]] = {
+        "waveform": [features.n_samples],
+        "probabilities": [len(metadata.labels)],
+        "mfcc": [features.n_frames, features.n_mfcc],
+    }
+    _check_shapes({name: [*map(int, t["shape"])][1:] for name, t in tensors.items()}, shapes)
     lock = threading.Lock()  # an interpreter has one set of buffers
 
     def run(output: str, waveforms: Batch) -> Batch:
         with lock:
             return np.concatenate([runner(waveform=w[np.newaxis])[output] for w in waveforms])
 
-    return run
+    return _runnable(metadata, run)
 
 
 def _open_keras(path: Path) -> Runnable:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its notices about the processor
     try:
+        keras_archive.check(path)  # before a file of somebody else meets Keras
         import keras
 
         from speech.model import load_model
@@ -156,6 +203,7 @@ def _open_keras(path: Path) -> Runnable:
         model.features,
         infer,
         lambda waveforms: mfcc(waveforms, model.features),
+        None,
         model.decoder,
         model.provenance,
         "float32",

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import soxr
 
 from speech.audio import JUST_BELOW_ONE, Waveform, mix_chunk
-from speech.features import FeatureConfig, check_fields, mfcc
+from speech.features import FeatureConfig, check_fields
 from speech.recognizer import Recognizer
 
 NOT_COMMANDS = ("unknown", "silence")
@@ -78,6 +78,14 @@ class DecoderConfig:
                 f"step_seconds={self.step_seconds}, got {steps:g}"
             )
 
+    def with_thresholds(
+        self, threshold: float, thresholds: Mapping[str, float] | None = None
+    ) -> "DecoderConfig":
+        """The same with other thresholds; a release above the lowest of them comes down to it."""
+        each = thresholds or {}
+        release = min([self.release, threshold, *each.values()])
+        return dataclasses.replace(self, threshold=threshold, thresholds=each, release=release)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as a JSON-able dict."""
         return dataclasses.asdict(self)
@@ -125,8 +133,7 @@ class WindowStream:
 
     Args:
         recognizer: The model. It is asked once at once, for the answer to digital silence, which
-            also warms it up. Where it has a method ``classify`` (MFCC float32 (n, n_frames,
-            n_mfcc) -> probabilities), a batch has the features of each frame computed once.
+            also warms it up.
         step_seconds: From one window to the next.
         batch_size: Most windows in one call of the network.
 
@@ -143,7 +150,6 @@ class WindowStream:
         if batch_size not in range(1, 1025):
             raise ValueError(f"batch_size={batch_size!r} must be an integer in [1, 1024]")
         self.recognizer = recognizer
-        self._features = recognizer.features
         self._rate = recognizer.features.sample_rate
         self._clip = recognizer.features.n_samples
         self._step = _samples_per_step(step_seconds, self._rate, self._clip)
@@ -241,16 +247,10 @@ class WindowStream:
         return rows
 
     def _probabilities(self, begins: list[int]) -> npt.NDArray[np.float32]:
-        classify = getattr(self.recognizer, "classify", None)
-        hop = self._features.hop_length
-        if classify is None or len(begins) == 1 or self._step % hop:
-            clips = np.stack([self._audio[i : i + self._clip] for i in begins])
-            return self.recognizer.probabilities(clips)
-        frames = mfcc(self._audio[begins[0] : begins[-1] + self._clip], self._features)
-        firsts = [(i - begins[0]) // hop for i in begins]
-        windows = np.stack([frames[i : i + self._features.n_frames] for i in firsts])
-        rows: npt.NDArray[np.float32] = classify(windows)
-        return rows
+        first, last = begins[0], begins[-1]
+        stretch = self._audio[first : last + self._clip]
+        rows = self.recognizer.windows(stretch, self._step)
+        return rows[[(i - first) // self._step for i in begins]]
 
 
 class Decider:
@@ -304,10 +304,7 @@ class Decider:
         n_recent = len(self._recent)
         history = np.concatenate([self._recent, rows])
         self._recent = history[-n_recent:].copy()
-        total = history[1 : 1 + len(rows)].copy()
-        for later in range(2, n_recent + 1):
-            total += history[later : later + len(rows)]
-        smoothed = total / n_recent
+        smoothed = moving_mean(history[1:], n_recent)
         reached = np.where(smoothed >= self._thresholds, smoothed, -1.0)
         best = reached.argmax(axis=1)
         reaching = reached[np.arange(len(rows)), best] >= 0
@@ -446,6 +443,14 @@ class StreamDecoder:
         """
         found = self._decider.decide(self._windows.flush())
         return [dataclasses.replace(d, time=min(d.time, self.seconds)) for d in found]
+
+
+def moving_mean(rows: Rows, n: int) -> Rows:
+    """The mean of each n rows that follow one another: one row for the first n, and so on."""
+    total = rows[: len(rows) - n + 1].copy()
+    for later in range(1, n):
+        total += rows[later : later + len(total)]
+    return total / n
 
 
 def _samples_per_step(step_seconds: float, sample_rate: int, n_samples: int) -> int:

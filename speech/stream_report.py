@@ -11,7 +11,8 @@ from speech.errors import ModelError
 from speech.files import write_json
 from speech.recognizer import Recognizer
 from speech.stream import DecoderConfig
-from speech.stream_score import LONGEST_LATENCY, RATES, Choice
+from speech.stream_choice import LONGEST_LATENCY, Choice
+from speech.stream_score import RATES
 from speech.streams import Plan, condition_name
 
 FILE, PICTURE = "stream.json", "stream_det.png"
@@ -63,7 +64,7 @@ def content(
         plan: How the streams were built.
         config: The decoder that was measured.
         measured: By ``stream_score.measure`` on the measuring streams.
-        choice: By ``stream_score.choose`` on the choosing streams, if the decoder was chosen.
+        choice: By ``stream_choice.choose`` on the choosing streams, if the decoder was chosen.
         command: The command line.
     """
     rate = recognizer.features.sample_rate

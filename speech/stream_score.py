@@ -1,17 +1,11 @@
-"""The score of a live decoder: hits, false alarms an hour, latency; and thresholds for a rate.
+"""The score of a live decoder on streams: hits, false alarms an hour, latency.
 
 The network hears a stream once; what follows, for every threshold, is only the rule of decision.
 """
 
-import bisect
-import dataclasses
-import functools
-import itertools
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,18 +21,7 @@ from speech.streams import Stream
 Progress = Callable[[int, int], object]
 
 RATES = (5.0, 1.0)  # false alarms an hour at which the curve is read
-RULE_OF_THREE = 3.0  # no event in a time T says with 95 % that there are at most 3 in it
-LONGEST_LATENCY = 0.3
-_LATENCY_MARGIN = 0.02  # it is chosen on other words than it is measured on
-_SMOOTHING_STEPS = (2, 3, 4, 5)
-_MIN_COUNTS = (2, 3, 4)
-# odds on a logarithmic scale, since thresholds of interest lie close to one
-_LOGITS = np.arange(-2.0, 9.01, 0.25)
-_SHIFTS = tuple(float(x) for x in np.arange(-3.0, 9.01, 0.25))
-_OWN_RANGE = 1.5  # how far a command's threshold may lie from the common one
-_FALSE_FOR_SHAPE = 100  # as many tell commands apart that cost many false alarms
-_HITS_PER_ALARM = (0.3, 1.0, 3.0)
-_TAIL = 20
+_LOGITS = tuple(-2 + 0.25 * i for i in range(45))
 _BATCH = 256
 
 
@@ -151,11 +134,11 @@ def det_curve(
         From the lowest thresholds to the highest; each point is named by the common one.
     """
     points = []
-    for logit in _LOGITS:
-        moved = _moved(config, float(logit) - _logit(config.threshold))
-        hit = score(recognizer, words, moved)
-        false = hit if alarms is words else score(recognizer, alarms, moved)
-        points.append(DetPoint(moved.threshold, 1 - hit.hit_rate, false.false_alarms_per_hour))
+    for odds in _LOGITS:
+        tried = moved(config, odds - logit(config.threshold))
+        hit = score(recognizer, words, tried)
+        false = hit if alarms is words else score(recognizer, alarms, tried)
+        points.append(DetPoint(tried.threshold, 1 - hit.hit_rate, false.false_alarms_per_hour))
     return points
 
 
@@ -188,186 +171,22 @@ def measure(
     return result
 
 
-# --- choosing -----------------------------------------------------------------------------------
+def moved(config: DecoderConfig, shift: float) -> DecoderConfig:
+    """The config with all thresholds moved by the same odds, on a logarithmic scale.
 
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """Settings of a decoder that were chosen for a rate of false alarms.
-
-    Attributes:
-        config: The settings.
-        rate: The wanted false alarms per hour.
-        hours: Of different continuous speech that they were chosen on.
-        smallest_rate: What so many hours could show at best, with 95 %; the chosen rate is an
-            extrapolation where it is smaller.
-        hit_rate: Mean over the conditions, on the streams that chose.
-        false_alarms_per_hour: The highest among the streams that chose.
+    Thresholds of interest crowd close to one, where their odds still differ.
     """
-
-    config: DecoderConfig
-    rate: float
-    hours: float
-    smallest_rate: float
-    hit_rate: float
-    false_alarms_per_hour: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON knows them."""
-        return dataclasses.asdict(self)
+    common = sigmoid(logit(config.threshold) + shift)
+    each = {label: sigmoid(logit(value) + shift) for label, value in config.thresholds.items()}
+    return config.with_thresholds(common, each)
 
 
-def choose(
-    recognizer: Recognizer,
-    heard: Sequence[Heard],
-    rate: float,
-    base: DecoderConfig,
-    progress: Progress = lambda _done, _total: None,
-) -> Choice:
-    """The settings that hit most words at about ``rate`` false alarms per hour.
-
-    Tried are spans of smoothing, minimum counts, and thresholds: one for all commands, or one for
-    each, which gives up hits where they cost most false alarms. All of them are then raised
-    together until no stream of continuous speech or of noise alone is expected to give more false
-    alarms than wanted. The streams are too short to count rare events, so that expectation comes
-    from their tail: how fast the number of alarms falls while more words are missed. The median
-    latency has to be at most ``LONGEST_LATENCY`` where that is possible. Unknown words do not
-    count: nobody says single words of a corpus for an hour.
-
-    Args:
-        recognizer: The model.
-        heard: The choosing streams, continuous speech among them.
-        rate: Greater than zero.
-        base: Gives what is not chosen: step and refractory time, and the highest release.
-        progress: Told how many settings of how many were tried.
-
-    Raises:
-        ValueError: No continuous speech to choose on, or no such rate.
-    """
-    if not (rate > 0 and math.isfinite(rate)):
-        raise ValueError(f"expected a rate of false alarms > 0 per hour, got {rate}")
-    quiet = [h for h in heard if h.kind in ("speech", "noise")]
-    spoken = [h for h in heard if h.kind == "commands"]
-    hours = min((h.distinct_seconds for h in quiet if h.kind == "speech"), default=0.0) / 3600
-    if not hours or not spoken:
-        raise ValueError("expected streams of commands and of continuous speech, got none")
-    limit = LONGEST_LATENCY - _LATENCY_MARGIN
-    best: tuple[bool, float, DecoderConfig] | None = None
-    grid = list(itertools.product(_SMOOTHING_STEPS, _MIN_COUNTS))
-    for number, (steps, count) in enumerate(grid, 1):
-        smoothing = round(steps * base.step_seconds, 6)
-        tried = dataclasses.replace(base, smoothing_seconds=smoothing, min_count=count)
-        for shape in _shapes(recognizer, spoken, quiet, tried):
-            config = _at_rate(recognizer, spoken, quiet, shape, rate)
-            scores = [score(recognizer, h, config) for h in spoken]
-            hit_rate = float(np.mean([s.hit_rate for s in scores]))
-            latency = max(s.latency_median or 0.0 for s in scores)
-            if best is None or (latency <= limit, hit_rate) > best[:2]:
-                best = latency <= limit, hit_rate, config
-        progress(number, len(grid))
-    assert best is not None  # the grid is not empty
-    _, hit_rate, config = best
-    alarms = max(len(decide(recognizer, h, config)) * 3600 / h.seconds for h in quiet)
-    return Choice(config, rate, hours, RULE_OF_THREE / hours, hit_rate, alarms)
-
-
-def _shapes(
-    recognizer: Recognizer, spoken: Sequence[Heard], quiet: Sequence[Heard], tried: DecoderConfig
-) -> Iterator[DecoderConfig]:
-    """Thresholds by their distances only: all equal, and each where its hits are worth it."""
-    yield _with_thresholds(tried, 0.5, {})
-    commands = commands_of(recognizer)
-    hits = np.full((len(_LOGITS), len(commands)), -np.inf)
-    alarms = np.full_like(hits, np.inf)
-    common = len(_LOGITS) - 1
-    for place in range(len(_LOGITS) - 1, -1, -1):
-        config = _with_thresholds(tried, _sigmoid(_LOGITS[place]), {})
-        false = Counter(d.label for h in quiet for d in decide(recognizer, h, config))
-        if false.total() > _FALSE_FOR_SHAPE:
-            break
-        said = [score(recognizer, h, config).by_label for h in spoken]
-        hits[place] = [sum(one.get(label, (0, 0))[1] for one in said) for label in commands]
-        alarms[place] = [false[label] for label in commands]
-        common = place
-    near = np.abs(_LOGITS - _LOGITS[common])[:, np.newaxis] <= _OWN_RANGE
-    for weight in _HITS_PER_ALARM:
-        worth = np.where(near & np.isfinite(hits), hits - weight * alarms, -np.inf)
-        places = len(_LOGITS) - 1 - worth[::-1].argmax(axis=0)  # of equal ones the strictest
-        each = {c: _sigmoid(_LOGITS[p]) for c, p in zip(commands, places, strict=True)}
-        yield _with_thresholds(tried, max(each.values()), each)
-
-
-def _at_rate(
-    recognizer: Recognizer,
-    spoken: Sequence[Heard],
-    quiet: Sequence[Heard],
-    shape: DecoderConfig,
-    rate: float,
-) -> DecoderConfig:
-    """The shape with its thresholds raised together until every quiet stream keeps to the rate."""
-
-    @functools.cache
-    def effort(place: int) -> float:
-        moved = _moved(shape, _SHIFTS[place])
-        scores = [score(recognizer, h, moved) for h in spoken]
-        missed, said = sum(s.misses for s in scores), sum(s.words for s in scores)
-        return NormalDist().inv_cdf((missed + 0.5) / (said + 1))
-
-    def alarms(heard: Heard) -> Callable[[int], int]:
-        count = lambda place: len(decide(recognizer, heard, _moved(shape, _SHIFTS[place])))  # noqa: E731
-        return functools.cache(count)
-
-    places = [_place_for_rate(alarms(h), effort, rate * h.seconds / 3600) for h in quiet]
-    return _moved(shape, _SHIFTS[max(places)])
-
-
-def _place_for_rate(
-    alarms: Callable[[int], int], effort: Callable[[int], float], wanted: float
-) -> int:
-    """The first place among ``_SHIFTS`` with no more alarms than wanted, counted and expected.
-
-    Expected is what an exponential tail says of the few highest (peaks over a threshold: J.
-    Pickands, "Statistical inference using extreme order statistics", Annals of Statistics 3, 1975),
-    since less than one alarm cannot be counted. The tail is taken over the normal deviate of the
-    share of words missed, in which such curves are nearly straight (A. Martin et al., "The DET
-    curve in assessment of detection task performance", Eurospeech 1997), and not over the
-    thresholds: close to one, words and alarms alike are crowded together.
-    """
-    places = range(len(_SHIFTS))
-    fewer = functools.partial(bisect.bisect_left, places, key=lambda place: -alarms(place))
-    lowest = min(fewer(-max(_TAIL, 1.5 * wanted)), places[-1])
-    counted = min(fewer(-wanted), places[-1])
-    most = alarms(lowest)
-    if most <= wanted:
-        return counted
-    excess = 0.0
-    for place in places[lowest:-1]:
-        if not alarms(place):
-            break
-        width = effort(place + 1) - effort(place)
-        excess += width * (alarms(place) + alarms(place + 1)) / 2 / most
-    needed = effort(lowest) + excess * math.log(most / wanted)
-    return next((p for p in places[counted:] if effort(p) >= needed), places[-1])
-
-
-def _with_thresholds(config: DecoderConfig, common: float, each: dict[str, float]) -> DecoderConfig:
-    release = min([config.release, common, *each.values()])
-    return dataclasses.replace(config, threshold=common, thresholds=each, release=release)
-
-
-def _moved(config: DecoderConfig, shift: float) -> DecoderConfig:
-    def move(threshold: float) -> float:
-        return min(max(_sigmoid(_logit(threshold) + shift), 1e-6), 1.0)
-
-    each = {label: move(value) for label, value in config.thresholds.items()}
-    common = move(config.threshold)
-    return _with_thresholds(config, common, each)
-
-
-def _logit(threshold: float) -> float:
+def logit(threshold: float) -> float:
+    """The logarithm of the odds; 1.0 counts as one in a million less."""
     inside = min(max(threshold, 1e-6), 1 - 1e-6)
     return math.log(inside / (1 - inside))
 
 
-def _sigmoid(logit: float) -> float:
-    return float(round(1 / (1 + math.exp(-logit)), 5))
+def sigmoid(odds: float) -> float:
+    """The inverse of ``logit``, to five places and never zero."""
+    return max(round(1 / (1 + math.exp(-odds)), 5), 1e-5)

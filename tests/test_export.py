@@ -7,8 +7,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import sliding_window_view
 
 from speech import container, export
+from speech.container import WINDOW_HOPS
 from speech.corpus import ClipSet, evaluation_set, scan, to_float
 from speech.errors import ModelError
 from speech.export import FORMATS, Comparison, synthesised_clips, validation_clips
@@ -124,6 +126,28 @@ def test_the_onnx_file_takes_batches_of_any_size_in_one_run(tmp_path):
     for n in (1, 2, len(x)):
         (found,) = session.run(["probabilities"], {"waveform": x[:n]})
         np.testing.assert_allclose(found, keras_probabilities(model, x[:n]), atol=1e-4)
+
+
+@pytest.mark.parametrize("features", FRONT_ENDS.values(), ids=FRONT_ENDS)
+def test_the_onnx_file_answers_for_every_window_of_longer_audio(features, tmp_path):
+    model = exports.model(features=features)
+    made = open_model(exports.write_described(model, tmp_path / "model.onnx"))
+    assert made.windows is not None
+    step = WINDOW_HOPS * features.hop_length
+    long = np.concatenate(list(clips(features, 12)))
+    for n in (0, 1, step - 1, step, len(long) - features.n_samples):
+        audio = long[: features.n_samples + n]
+        every = sliding_window_view(audio, features.n_samples)[::step]
+        assert len(made.windows(audio)) == len(every)
+        np.testing.assert_allclose(made.windows(audio), made.infer(every), atol=2e-6, rtol=0)
+
+
+def test_the_clips_of_a_batch_are_divided_among_threads_without_a_difference(tmp_path):
+    path = exports.write_described(exports.model(), tmp_path / "model.onnx")
+    x = clips(tiny.FEATURES, 50)
+    one, three = (open_model(path, threads) for threads in (1, 3))
+    np.testing.assert_array_equal(one.infer(x), three.infer(x))
+    np.testing.assert_array_equal(one.mfcc(x), three.mfcc(x))
 
 
 def test_the_two_steps_of_the_dft_hold_every_bin_once():

@@ -19,7 +19,7 @@ if (PROJECT / "app.py").exists():
 LAYERS = (
     ("errors", "files", "evaluation", "terminal"),
     ("archive", "audio", "features", "stream_metrics"),
-    ("augment", "container", "corpus", "label_files", "plots"),
+    ("augment", "container", "corpus", "keras_archive", "label_files", "plots"),
     ("model", "provenance", "streams"),
     ("matrices", "runtime", "train_config"),
     ("batches", "export_litert", "export_onnx", "train_recipes"),
@@ -27,10 +27,13 @@ LAYERS = (
     ("recognizer",),
     ("robustness", "stream"),
     ("scan", "stream_score"),
+    ("stream_choice",),
     ("stream_report",),
     ("report",),
     ("microphone",),
     ("listen", "doctor", "benchmark"),
+    ("live", "recording", "shelf"),
+    ("check",),
     ("cli_score",),
     ("cli_hear",),
     ("cli", "app"),
@@ -45,6 +48,7 @@ ANYWHERE = {
     "onnx": {"export_onnx"},
     "onnxruntime": {"export_onnx", "runtime"},
     "ai_edge_litert": {"runtime"},
+    "h5py": {"keras_archive"},
     "soundfile": {"audio", "benchmark", "robustness"},
     "soxr": {"audio", "robustness", "stream"},
     "sounddevice": {"microphone"},
@@ -59,6 +63,7 @@ AT_THE_TOP = {
     "onnx": set[str](),
     "onnxruntime": set[str](),
     "ai_edge_litert": set[str](),
+    "h5py": set[str](),
     "sounddevice": set[str](),
 }
 HEAVY = ("tensorflow", "keras", "librosa", "numba", "scipy", "matplotlib", "soundfile", "gradio")

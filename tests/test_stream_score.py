@@ -1,4 +1,4 @@
-"""The laws of scoring a decoder and of choosing its thresholds, on probabilities that are known."""
+"""The laws of scoring a decoder, on probabilities that are known."""
 
 import json
 
@@ -9,14 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speech.errors import AudioError, CorpusError
-from speech.features import FeatureConfig
-from speech.recognizer import Recognizer
 from speech.stream import DecoderConfig, StreamDecoder
 from speech.stream_metrics import Word
 from speech.stream_score import (
-    LONGEST_LATENCY,
-    Heard,
-    choose,
     commands_of,
     decide,
     det_curve,
@@ -27,43 +22,7 @@ from speech.stream_score import (
 )
 from speech.streams import Stream
 from tests.e2e import tones
-
-LABELS = ("yes", "no", "unknown", "silence")
-BASE = DecoderConfig()
-SILENT = np.array([0.0, 0.0, 0.0, 1.0])
-
-
-def no_network(waveforms: np.ndarray) -> np.ndarray:
-    raise AssertionError("the rows are there already")
-
-
-MODEL = Recognizer("rows", LABELS, FeatureConfig(), no_network)
-
-
-def said(kind: str, condition: str, peaks: list[tuple[str, float]], real: bool) -> Heard:
-    """A plateau of nine windows for each (label, probability), four seconds apart."""
-    rows = np.tile(SILENT, (40 * len(peaks) + 20, 1))
-    words = []
-    for turn, (label, probability) in enumerate(peaks):
-        first = 40 * turn + 10
-        rows[first : first + 9] = 0.0
-        rows[first : first + 9, LABELS.index(label)] = probability
-        rows[first : first + 9, 2] = 1 - probability
-        words.append(Word(first / 10 - 0.4, first / 10 + 0.1, label))
-    seconds = len(rows) / 10
-    return Heard(
-        kind, condition, tuple(words) if real else (), seconds, seconds, rows.astype(np.float32),
-        SILENT,
-    )  # fmt: skip
-
-
-def drawn(kind: str, n: int, mean: float, real: bool, seed: int, condition: str = "clean") -> Heard:
-    """Words whose odds are normally distributed around a mean, on a logarithmic scale."""
-    rng = np.random.default_rng([seed, n])
-    logits = rng.normal(mean, 1.5, n)
-    labels = [("yes", "no")[i] for i in rng.integers(0, 2, n)]
-    peaks = [(label, float(1 / (1 + np.exp(-x)))) for label, x in zip(labels, logits, strict=True)]
-    return said(kind, condition, peaks, real)
+from tests.probabilities import BASE, MODEL, drawn, said
 
 
 def test_the_score_is_that_of_the_decoder_itself():
@@ -124,81 +83,6 @@ def test_measures_are_json_and_read_the_curve_at_the_rates():
 def test_without_continuous_speech_the_alarms_are_those_among_the_words():
     result = measure(MODEL, [drawn("commands", 20, 3.0, True, 1)], BASE)
     assert result["clean"]["det_alarms"] == "commands"
-
-
-# --- choosing -----------------------------------------------------------------------------------
-
-
-def choosing(seed=0, n=400):
-    return [
-        drawn("commands", 100, 3.0, True, seed),
-        drawn("speech", n, -1.5, False, seed + 1),
-        drawn("noise", 100, -4.0, False, seed + 2, "alone"),
-    ]
-
-
-@pytest.fixture(scope="module")
-def choices():
-    return {rate: choose(MODEL, choosing(), rate, BASE) for rate in (60.0, 6.0)}
-
-
-def test_a_chosen_decoder_gives_about_the_rate_that_was_wanted_on_other_streams(choices):
-    others = drawn("speech", 6000, -1.5, False, 77)  # 6.7 hours
-    for rate, choice in choices.items():
-        found = score(MODEL, others, choice.config).false_alarms_per_hour
-        assert rate / 2.5 < found < rate * 2.5, (rate, found)
-
-
-def test_fewer_alarms_cost_hits_and_a_choice_hits_more_than_the_defaults_would(choices):
-    rates = [choice.hit_rate for choice in choices.values()]
-    assert rates == sorted(rates, reverse=True)
-    words = choosing()[0]
-    assert score(MODEL, words, choices[6.0].config).hit_rate == choices[6.0].hit_rate
-
-
-def test_a_choice_says_what_it_rests_on(choices):
-    for rate, choice in choices.items():
-        assert choice.rate == rate
-        assert choice.hours == pytest.approx(400 * 4 / 3600, rel=0.01)
-        assert choice.smallest_rate == pytest.approx(3 / choice.hours)
-        assert json.loads(json.dumps(choice.to_dict())) == choice.to_dict()
-        config = DecoderConfig.from_dict(choice.to_dict()["config"])
-        assert config == choice.config
-        assert config.step_seconds == BASE.step_seconds
-        assert config.refractory_seconds == BASE.refractory_seconds
-        latency = score(MODEL, choosing()[0], config).latency_median
-        assert latency is not None
-        assert latency <= LONGEST_LATENCY
-
-
-def test_a_command_that_costs_alarms_gets_a_stricter_threshold():
-    rng = np.random.default_rng(5)
-    peaks = [("yes", float(1 / (1 + np.exp(-x)))) for x in rng.normal(0.5, 1.5, 300)]
-    heard = [drawn("commands", 150, 3.0, True, 1), said("speech", "clean", peaks, False)]
-    config = choose(MODEL, heard, 15.0, BASE).config
-    assert config.thresholds["no"] < config.thresholds["yes"]
-
-
-def test_a_model_that_never_errs_may_have_low_thresholds():
-    heard = [
-        drawn("commands", 50, 3.0, True, 1),
-        said("speech", "clean", [("unknown", 1.0)], False),
-    ]
-    choice = choose(MODEL, heard, 1.0, BASE)
-    assert choice.hit_rate > 0.99
-    assert choice.false_alarms_per_hour == 0.0
-
-
-@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_rate_that_is_none_is_refused(rate):
-    with pytest.raises(ValueError, match="rate of false alarms > 0"):
-        choose(MODEL, choosing(n=20), rate, BASE)
-
-
-def test_nothing_is_chosen_without_continuous_speech():
-    words, _, noise = choosing(n=20)
-    with pytest.raises(ValueError, match="continuous speech"):
-        choose(MODEL, [words, noise], 1.0, BASE)
 
 
 # --- recordings ---------------------------------------------------------------------------------

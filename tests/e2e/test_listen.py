@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from speech.audio import load_audio
 from speech.listen import CLEAR
 from speech.microphone import Microphone, devices
 from tests.e2e import sound_card
@@ -173,6 +174,9 @@ def test_a_terminal_shows_one_live_line_beside_the_detections(words):
         (("--realtime",), 2, "expected --realtime beside --wav"),
         (("--stdin", "--exec", "no-such-program {label}"), 2, "got 'no-such-program'"),
         (("--stdin", "--threshold", "2"), 2, "less than or equal to 1"),
+        (("--stdin", "--channels", "2"), 2, "expected --channels of a microphone"),
+        (("--check", "--stdin"), 3, "expected sound, got none"),
+        (("--check", "--wav", "nothing.wav"), 3, "nothing.wav: expected an audio file"),
     ],
 )
 def test_bad_input_gives_one_line_and_its_exit_code(arguments, code, message):
@@ -184,7 +188,22 @@ def test_bad_input_gives_one_line_and_its_exit_code(arguments, code, message):
         assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("arguments", [(), ("--list",), ("--device", "usb")])
+def test_a_check_says_what_was_heard_and_saves_it_as_the_model_hears_it(words, tmp_path):
+    saved = tmp_path / "heard.wav"
+    found = json.loads(listen("--check", "--wav", words, "--json", "--save", saved).stdout)
+    assert found["seconds"] == pytest.approx(5.0)
+    assert found["recorded_rate"] == RATE
+    assert found["clipped"] == found["dropped"] == 0
+    assert found["snr_db"] == pytest.approx(found["level_db"] - found["floor_db"])
+    samples, rate = soundfile.read(saved, dtype="float32")
+    np.testing.assert_allclose(samples, load_audio(words, rate), atol=1 / 32768)
+    shown = listen("--check", "--wav", words, "--seconds", "2")
+    assert shown.returncode == 0, shown.stderr
+    assert "2.0 s" in shown.stdout
+    assert shown.stdout.splitlines()[-1] == found["advice"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--list",), ("--device", "usb"), ("--check",)])
 def test_without_portaudio_its_installation_is_told(arguments, tmp_path):
     (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')")
     result = listen(*arguments, env=os.environ | {"PYTHONPATH": str(tmp_path)})
@@ -348,6 +367,47 @@ def test_list_shows_the_card_and_an_unknown_device_is_refused_with_those_there_a
     assert refused.returncode == 6
     assert "device 'piano': expected one of " in refused.stderr
     assert "'pulse'" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.sound
+def test_a_check_measures_the_card_and_plays_to_it_what_it_heard(card, tone, folder):
+    heard = folder / "heard.wav"
+    arguments = ("--check", "--seconds", "5", "--device", sound_card.DEVICE, "--json")
+    checking = subprocess.Popen(
+        command(*arguments, "--save", heard),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert checking.stderr is not None
+    assert checking.stderr.readline() == "speech: say a few words, for 5 s\n"
+    assert card.play(tone).wait() == 0
+    out, err = checking.communicate()
+    assert (checking.returncode, err) == (0, "")
+    found = json.loads(out)
+    assert found["device"] == sound_card.DEVICE
+    assert found["native_channels"] >= 2
+    assert found["peak_db"] == pytest.approx(-6.0, abs=0.5)
+    assert found["dropped"] == found["overflows"] == found["clipped"] == 0
+    samples, rate = soundfile.read(heard)
+    loud = np.flatnonzero(np.abs(samples) > 0.2)
+    assert is_whole_tone(32768 * samples[loud[0] + rate // 20 : loud[-1] - rate // 20], rate)
+    with Microphone(sound_card.DEVICE) as microphone:
+        playing = subprocess.Popen(command("--check", "--wav", tone, "--play"), cwd=ROOT)
+        again, heard_at = record(microphone, 20)
+        assert playing.wait() == 0
+    # a player that is short of time leaves gaps, but plays no other pitch
+    spectrum = np.abs(np.fft.rfft(again * np.hanning(len(again))))
+    assert np.argmax(spectrum) * heard_at / len(again) == pytest.approx(TONE, abs=2)
+
+
+@pytest.mark.sound
+def test_more_channels_than_the_card_has_are_refused_with_how_many_there_are(card):
+    refused = listen("--device", sound_card.DEVICE, "--channels", "64")
+    assert refused.returncode == 6
+    assert re.search(r"'pulse': expected 1 to \d+ channels, got 64", refused.stderr)
     assert len(refused.stderr.splitlines()) == 1
 
 
