@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from speech import container
+from speech import container, keras_archive
 from speech.container import Metadata
 from speech.corpus import SILENCE, UNKNOWN, ClipSet, LabelSet, Recordings, evaluation_set
 from speech.errors import ModelError, SpeechError
@@ -140,6 +140,7 @@ def export(
             f"{keras_file}: expected what exports it to {kind}, got no {', '.join(lacking)}; "
             "pip install 'speech-commands[train,export]'"
         )
+    keras_archive.check(keras_file)
     target = (out or keras_file.parent) / FORMATS[kind].file
     with tempfile.TemporaryDirectory() as folder, replacing(target) as part:
         comparisons = _in_child(Path(folder), keras_file, kind, part, clips)

@@ -17,6 +17,7 @@ from speech import container
 from speech.container import Metadata
 from speech.errors import ModelError
 from speech.features import FeatureConfig
+from speech.model import save_model
 from speech.runtime import open_model
 from tests import exports, tiny
 
@@ -180,6 +181,9 @@ def test_a_file_that_cannot_be_read_is_refused(refused, tmp_path):
         ({"features": []}, "features is no JSON object"),
         ({"decoder": 3}, "decoder is no JSON object"),
         ({"precision": "int3"}, "precision is none"),
+        ({"temperature": 0}, "temperature is none"),
+        ({"temperature": "1"}, "temperature is none"),
+        ({"temperature": float("nan")}, "temperature is none"),
         ({"colour": "red"}, r"unknown: \['colour'\]"),
     ],
 )
@@ -264,8 +268,11 @@ def test_a_litert_file_whose_graph_is_not_that_of_its_labels_is_refused(
 def test_without_what_runs_it_the_message_says_how_to_get_it(
     bare, metadata, refused, tmp_path, monkeypatch, suffix, package, remedy
 ):
-    content = container.attach(bare[suffix], metadata, suffix) if suffix in bare else b""
-    path = written(tmp_path / f"m{suffix}", content)
+    path = tmp_path / f"m{suffix}"
+    if suffix == ".keras":
+        save_model(exports.model(), path)
+    else:
+        written(path, container.attach(bare[suffix], metadata, suffix))
     monkeypatch.setitem(sys.modules, package, None)
     assert remedy in refused(ModelError, lambda: open_model(path))
 

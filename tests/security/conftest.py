@@ -1,0 +1,32 @@
+"""What the campaigns have in common: a file that says what was tried, when, and on which commit."""
+
+import datetime as dt
+import json
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from speech.files import write_json
+from tests.conftest import PROJECT
+
+RECORD = PROJECT / "docs" / "campaigns.json"
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> Callable[[str, Any], None]:
+    """``record(what, result)`` writes a line of docs/campaigns.json, under the test's name."""
+
+    def write(what: str, result: Any) -> None:
+        head = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],
+            cwd=PROJECT, capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+        content = json.loads(RECORD.read_text("utf-8")) if RECORD.exists() else {}
+        now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
+        test = f"{request.node.path.name}::{request.node.name}"
+        content[what] = {"result": result, "test": test, "date": now, "commit": head}
+        write_json(RECORD, dict(sorted(content.items())))
+
+    return write

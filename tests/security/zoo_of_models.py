@@ -1,0 +1,299 @@
+"""Tampered model files, made from the whole ones that ship; no Keras is needed to make them."""
+
+import copy
+import io
+import json
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+Config = dict[str, Any]
+CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
+NO_MODEL = {
+    "empty": b"",
+    "html": b"<!doctype html><html><body>404: not found</body></html>\n" * 20,
+    "pointer of git lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+    "png": b"\x89PNG\r\n\x1a\n" + bytes(4_000),
+    "pickle": b"\x80\x04\x95\x1d\x00\x00\x00cos\nsystem\n(S'touch pwned'\ntR.",
+    "gzip": b"\x1f\x8b\x08" + bytes(4_000),
+    "zeros": bytes(4_000),
+    "ones": b"\xff" * 4_000,
+    "zip without anything": b"PK\x05\x06" + bytes(18),
+}
+CALL = {"module": "os", "class_name": "function", "config": "system", "registered_name": "function"}
+LAMBDA = {
+    "module": "keras.layers",
+    "class_name": "Lambda",
+    "config": {
+        "name": "lambda",
+        "function": {"class_name": "__lambda__", "config": {"code": "4wEAAAA=\n"}},
+    },
+    "registered_name": None,
+}
+
+
+def parts(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def packed(content: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, each in content.items():
+            archive.writestr(name, each)
+    return file.getvalue()
+
+
+def keras_files(whole: Path) -> dict[str, bytes]:
+    """Every tampered .keras file by what is wrong with it."""
+    content = whole.read_bytes()
+    made = dict(NO_MODEL)
+    made |= {f"cut at {c:.0%}": content[: int(c * len(content))] for c in (0.001, 0.3, 0.9, 0.999)}
+    made["a byte too few"] = content[:-1]
+    original = parts(whole)
+    for name, change in _changed_configs().items():
+        config = json.loads(original[CONFIG])
+        changed = change(config)
+        text = json.dumps(config if changed is None else changed).encode()
+        made[name] = packed(original | {CONFIG: text})
+    for name, text in _changed_texts(original[CONFIG]).items():
+        made[name] = packed(original | {CONFIG: text})
+    return made | _changed_archives(original) | _changed_weights(original)
+
+
+def _at(*keys: str, value: Any) -> Callable[[Config], None]:
+    def change(config: Config) -> None:
+        place = config
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = value
+
+    return change
+
+
+def _changed_configs() -> dict[str, Callable[[Config], Any]]:
+    huge = {"clip_seconds": 60.0, "sample_rate": 192_000, "hop_seconds": 1 / 192_000}
+    shape = ("config", "architecture")
+    made: dict[str, Callable[[Config], Any]] = {
+        "a Lambda as the model": lambda _: LAMBDA,
+        "a Sequential with a Lambda": lambda _: {
+            "module": "keras",
+            "class_name": "Sequential",
+            "config": {"name": "s", "layers": [LAMBDA]},
+            "registered_name": None,
+        },
+        "a function of os as the model": lambda _: CALL | {"config": "system"},
+        "safe mode switched off": lambda _: {
+            "module": "keras.config",
+            "class_name": "function",
+            "config": "enable_unsafe_deserialization",
+            "registered_name": "enable_unsafe_deserialization",
+        },
+        "a list": lambda config: [config],
+        "null": lambda _: [None],
+        "a field more": _at("config", "custom_objects", value=CALL),
+        "a field less": lambda config: config["config"].pop("features") and None,
+        "a field more outside": _at("shared_object_id", value=1),
+        "a function of os as the dtype": _at("config", "dtype", value=CALL),
+        "a Lambda as the dtype": _at("config", "dtype", value=LAMBDA),
+        "a function of os as the name": _at("config", "name", value=CALL),
+        "a loss of one's own": _at("compile_config", value={"loss": CALL}),
+        "an input of a terabyte": _at("build_config", value={"input_shape": [2**20, 2**20, 40]}),
+        "a shape of an object": _at("build_config", value={"shapes_dict": CALL}),
+        "hours of a clip": lambda config: config["config"]["features"].update(huge),
+        "100,000 labels": _at("config", "labels", value=[f"w{i}" for i in range(100_000)]),
+        "the same label twice": _at("config", "labels", value=["yes"] * 10),
+        "labels of objects": _at("config", "labels", value=[CALL, LAMBDA]),
+        "one label less": lambda config: config["config"]["labels"].pop() and None,
+        "a decoder that is a text": _at("config", "decoder", value="x"),
+        "layers of a billion units": _at(*shape, "lstm_units", value=10**9),
+        "layers of 1e9 units": _at(*shape, "lstm_units", value=1e9),
+        "layers of true units": _at(*shape, "lstm_units", value=True),
+        "layers of an object": _at(*shape, "lstm_units", value=CALL),
+        "the largest layers": lambda config: config["config"]["architecture"].update(
+            lstm_units=1024, lstm_layers=8, conv_filters=[1024] * 4
+        ),
+        "a billion layers": _at(*shape, "lstm_layers", value=10**9),
+        "a thousand convolutions": _at(*shape, "conv_filters", value=[64] * 1000),
+        "convolutions of text": _at(*shape, "conv_filters", value="ab"),
+        "another pooling": _at(*shape, "pooling", value="Lambda"),
+        "a dropout of two": _at(*shape, "dropout", value=2),
+    }
+    for value in (0, -1.0, "1", True, None, [], float("nan"), float("inf")):
+        made[f"a temperature of {value!r}"] = _at("config", "temperature", value=value)
+    for name in ("module", "class_name", "registered_name"):
+        made[f"another {name}"] = _at(name, value="builtins>eval")
+    return made
+
+
+def _changed_texts(text: bytes) -> dict[str, bytes]:
+    return {
+        "a config that is no text": b"\xff\xfe" + text,
+        "half a config": text[: len(text) // 2],
+        "a config nested 200,000 deep": b'{"class_name":' * 200_000,
+        "a config of a number of 100,000 digits": b'{"class_name": ' + b"9" * 100_000 + b"}",
+        "a config of two megabytes": text + b" " * 2_000_000,
+    }
+
+
+def _changed_archives(original: dict[str, bytes]) -> dict[str, bytes]:
+    bomb = original | {CONFIG: original[CONFIG] + b" " * 70_000_000}
+    flat = original | {WEIGHTS: bytes(70_000_000)}
+    made = {
+        "a bomb of a config": packed(bomb, zipfile.ZIP_DEFLATED),
+        "a bomb of weights": packed(flat, zipfile.ZIP_DEFLATED),
+        "packed": packed(original, zipfile.ZIP_BZIP2),
+        "nothing in it": packed({}),
+    }
+    for name in ("../../pwned", "/pwned", "assets/../../pwned", "assets/vocabulary.txt", "_"):
+        made[f"a file {name} more"] = packed(original | {name: b"x"})
+    for name in (CONFIG, WEIGHTS, METADATA):
+        made[f"without {name}"] = packed({k: v for k, v in original.items() if k != name})
+    twice = io.BytesIO(packed(original))
+    with zipfile.ZipFile(twice, "a") as archive:
+        archive.filelist, archive.NameToInfo = [*archive.filelist], {}
+        archive.writestr(CONFIG, json.dumps(LAMBDA))
+    made["two configs"] = twice.getvalue()
+    weights = {k: v for k, v in original.items() if k != WEIGHTS}
+    made["weights of NumPy"] = packed(weights | {"model.weights.npz": b"PK\x05\x06" + bytes(18)})
+    lying = bytearray(packed(original))
+    directory = lying.rfind(b"PK\x01\x02")  # the last one is that of the weights
+    struct.pack_into("<II", lying, directory + 20, 2**32 - 2, 2**32 - 2)
+    made["weights that claim 4 GB"] = bytes(lying)
+    return made
+
+
+def _changed_weights(original: dict[str, bytes]) -> dict[str, bytes]:
+    def written(change: Callable[[h5py.File], None]) -> bytes:
+        file = io.BytesIO(original[WEIGHTS])
+        with h5py.File(file, "r+") as weights:
+            change(weights)
+        return packed(original | {WEIGHTS: file.getvalue()})
+
+    def replaced(make: Callable[[h5py.Group], None]) -> bytes:
+        def change(weights: h5py.File) -> None:
+            group = weights["classifier/vars"]
+            del group["1"]
+            make(group)
+
+        return written(change)
+
+    def virtual(group: h5py.Group) -> None:
+        layout = h5py.VirtualLayout((10,), "f4")
+        layout[:] = h5py.VirtualSource("/etc/hostname", "1", (10,))
+        group.create_virtual_dataset("1", layout)
+
+    def looped(weights: h5py.File) -> None:
+        weights["classifier/again"] = weights["/"]
+
+    raw = original[WEIGHTS]
+    return {
+        "weights that are html": packed(original | {WEIGHTS: NO_MODEL["html"]}),
+        "half the weights": packed(original | {WEIGHTS: raw[: len(raw) // 2]}),
+        "no weights": packed(original | {WEIGHTS: b""}),
+        "weights outside": replaced(
+            lambda g: (
+                g.create_dataset("1", (10,), "f4", external=[("/etc/hostname", 0, 40)]) and None
+            )
+        ),
+        "weights of a link outside": replaced(
+            lambda g: g.__setitem__("1", h5py.ExternalLink("/etc/hostname", "/"))
+        ),
+        "weights of a link inside": replaced(
+            lambda g: g.__setitem__("1", h5py.SoftLink("/classifier/vars/0"))
+        ),
+        "virtual weights": replaced(virtual),
+        "weights of a shape without content": replaced(
+            lambda g: g.create_dataset("1", (2**40,), "f4") and None
+        ),
+        "weights that unfold": replaced(
+            lambda g: g.create_dataset("1", (10,), "f4", chunks=(10,), compression="gzip") and None
+        ),
+        "weights of text": replaced(
+            lambda g: g.create_dataset("1", data=np.array([b"x" * 4] * 10)) and None
+        ),
+        "weights of objects": replaced(
+            lambda g: g.create_dataset("1", (10,), h5py.special_dtype(vlen=str)) and None
+        ),
+        "weights of another shape": replaced(
+            lambda g: g.create_dataset("1", data=np.zeros(11, "f4")) and None
+        ),
+        "weights more": written(lambda w: w.create_dataset("x", data=np.zeros(9, "f4")) and None),
+        "weights less": written(lambda w: w.__delitem__("classifier/vars/1")),
+        "weights in a ring": written(looped),
+    }
+
+
+def changed_graph(whole: bytes, change: Callable[[Any], None]) -> bytes:
+    """An ONNX file whose graph was tampered with by somebody who knows how the digest is made."""
+    import hashlib
+
+    import onnx
+
+    from speech import container
+
+    model = onnx.load_from_string(whole)
+    change(model)
+    (entry,) = model.metadata_props
+    fields = json.loads(entry.value)
+    for number, payload in container._fields(
+        memoryview(model.SerializeToString()), set(range(100))
+    ):
+        if number == container._GRAPH:
+            fields["graph_sha256"] = hashlib.sha256(payload).hexdigest()
+    entry.value = json.dumps(fields)
+    return bytes(model.SerializeToString())
+
+
+def onnx_files(whole: Path) -> dict[str, bytes]:
+    """Every tampered .onnx file by what is wrong with it; their digests are right."""
+    import onnx
+
+    content = whole.read_bytes()
+    made = dict(NO_MODEL)
+    made |= {f"cut at {c:.0%}": content[: int(c * len(content))] for c in (0.001, 0.3, 0.9, 0.999)}
+    made["a byte too few"] = content[:-1]
+
+    def tampered(name: str, change: Callable[[Any], object]) -> None:
+        made[name] = changed_graph(content, lambda model: change(model) and None)
+
+    def outside(location: str) -> Callable[[Any], None]:
+        def change(model: Any) -> None:
+            tensor = next(t for t in model.graph.initializer if t.raw_data)
+            tensor.ClearField("raw_data")
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            tensor.external_data.add(key="location", value=location)
+
+        return change
+
+    for location in ("../secret", "/etc/passwd", "a/../../secret", "weights.bin"):
+        tampered(f"weights in {location}", outside(location))
+    for name in ("ConstantOfShape", "Loop", "If", "Scan", "PyOp", "ReadFile", "Add\0"):
+        node = onnx.helper.make_node(name, ["waveform"], ["y"])
+        tampered(f"the operator {name!r}", lambda m, node=node: m.graph.node.append(node))
+    node = onnx.helper.make_node("Add", ["waveform", "waveform"], ["y"], domain="ai.onnx.contrib")
+    tampered("a domain of one's own", lambda m: m.graph.node.append(copy.deepcopy(node)))
+    tampered("functions", lambda m: m.functions.add(name="f", domain="x"))
+    tampered("training", lambda m: m.training_info.add())
+    tampered("another graph inside", lambda m: m.graph.node[0].attribute.append(
+        onnx.helper.make_attribute("body", onnx.GraphProto(name="g"))))  # fmt: skip
+    for extent in (2**40, 2**62, -1):
+        tampered(
+            f"weights of {extent} numbers",
+            lambda m, extent=extent: m.graph.initializer[0].dims.__setitem__(0, extent),
+        )
+    return made
+
+
+def litert_files(whole: bytes) -> dict[str, bytes]:
+    """Every tampered .tflite file, of which little can be said before it is run."""
+    made = dict(NO_MODEL)
+    made |= {f"cut at {c:.0%}": whole[: int(c * len(whole))] for c in (0.001, 0.3, 0.9, 0.999)}
+    made["only its name"] = b"\x1c\0\0\0TFL3" + bytes(100)
+    return made
