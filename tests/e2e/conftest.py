@@ -1,9 +1,12 @@
-"""A real browser, whose microphone plays a file, and the page that it looks at."""
+"""Real browsers, whose microphones play files, and the pages that they look at."""
 
 import shutil
 import socket
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -11,33 +14,45 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
+from speech.recognizer import Recognizer
+from tests.e2e import tones
 from tests.hearing import by_loudness
 
 MICROPHONE_RATE = 48_000
-_PATIENCE = 60_000  # milliseconds; shared machines are slow at times
+_PATIENCE = 120_000  # milliseconds; shared machines are slow at times
 QUIET = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    "--autoplay-policy=no-user-gesture-required",
 )
+ALLOWED = "--use-fake-ui-for-media-stream"  # nobody is there to press Allow
+FAKE = "--use-fake-device-for-media-stream"
+
+_reached: list[Any] = []  # hosts that this process, which is the server too, wanted to reach
+_watching = threading.Event()
 
 
-@pytest.fixture(scope="session")
-def microphone_wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the browser's microphone hears: silence, a word-like chirp of 0.6 s, silence."""
-    time = np.arange(round(0.6 * MICROPHONE_RATE)) / MICROPHONE_RATE
-    chirp = np.sin(2 * np.pi * (300 + 1500 * time) * time)
-    # as loud and as soft as speech is within a word, which gain control would even out
-    envelope = np.sin(np.pi * time / 0.6) ** 2 * (0.55 + 0.45 * np.sin(2 * np.pi * 5 * time))
-    silence = np.zeros(round(0.8 * MICROPHONE_RATE))
-    path = tmp_path_factory.mktemp("microphone") / "chirp.wav"
-    samples = np.concatenate([silence, 0.6 * envelope * chirp, silence])
+def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+    if not _watching.is_set():
+        return
+    if event == "socket.connect":
+        _reached.append(arguments[1])
+    elif event == "socket.getaddrinfo":
+        _reached.append((arguments[0], arguments[1]))
+
+
+sys.addaudithook(_watch)
+
+
+def microphone_file(path: Path, samples: npt.NDArray[np.float64]) -> Path:
+    """A file that the browser plays into its microphone, 48 kHz."""
     soundfile.write(path, samples, MICROPHONE_RATE, subtype="PCM_16")
     return path
 
 
 @pytest.fixture(scope="session")
-def browser(skip_or_fail, microphone_wav):
-    """Chromium, once for all tests."""
+def launch(skip_or_fail) -> Iterator[Callable[..., Any]]:
+    """``launch(*flags)``: a Chromium with these flags, each kind once for all tests."""
     try:
         from playwright.sync_api import expect, sync_playwright
     except ImportError:
@@ -45,68 +60,107 @@ def browser(skip_or_fail, microphone_wav):
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         skip_or_fail("chromium is not installed")
-    microphone = (
-        "--use-fake-ui-for-media-stream",
-        "--use-fake-device-for-media-stream",
-        f"--use-file-for-fake-audio-capture={microphone_wav}",
-    )
     expect.set_options(timeout=_PATIENCE)
+    browsers: dict[tuple[str, ...], Any] = {}
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=[*QUIET, *microphone])
-        yield browser
-        browser.close()
+
+        def launch(*flags: str) -> Any:
+            if flags not in browsers:
+                browsers[flags] = playwright.chromium.launch(
+                    executable_path=chromium, args=[*QUIET, *flags]
+                )
+            return browsers[flags]
+
+        yield launch
+        for browser in browsers.values():
+            browser.close()
 
 
 @pytest.fixture(scope="session")
-def heard() -> list[npt.NDArray[np.float32]]:
-    """The clips that the recogniser behind the page was asked about, in order."""
-    return []
+def speaking(launch, tmp_path_factory) -> Callable[..., Any]:
+    """``speaking(samples, name)``: a browser into whose microphone this is said, once."""
+    folder = tmp_path_factory.mktemp("microphones")
+
+    def speaking(samples: npt.NDArray[np.float64], name: str) -> Any:
+        path = folder / f"{name}.wav"
+        if not path.exists():
+            microphone_file(path, samples)
+        return launch(ALLOWED, FAKE, f"--use-file-for-fake-audio-capture={path}%noloop")
+
+    return speaking
 
 
 @pytest.fixture(scope="session")
-def address(heard, tmp_path_factory) -> Iterator[str]:
-    """Where the page is served."""
+def browser(launch) -> Any:
+    """One whose microphone beeps, for what needs none."""
+    return launch(ALLOWED, FAKE)
+
+
+@pytest.fixture(scope="session")
+def serve(tmp_path_factory) -> Iterator[Callable[..., str]]:
+    """``serve(recognizer)``: the address of a page with that model."""
     pytest.importorskip("gradio")
     import app
+    from speech.shelf import Shelf, warmed
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    served = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-        recognizer = by_loudness(heard)
-        # as main() does: where numba has no cache yet, the first MFCC takes half a minute
-        app.answer_waveform(recognizer, np.zeros(recognizer.features.n_samples, np.float32))
-        heard.clear()
-        blocks = app.serve(recognizer, "127.0.0.1", port)
-        yield str(blocks.local_url)
-        blocks.close(verbose=False)
+
+        def serve(recognizer: Recognizer) -> str:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
+            # where numba has no cache yet, the first MFCC takes half a minute
+            blocks = app.serve(Shelf(warmed(recognizer)), app.Address(port=port))
+            served.append(blocks)
+            return str(blocks.local_url)
+
+        yield serve
+        for blocks in served:
+            blocks.close(verbose=False)
+
+
+@pytest.fixture(scope="session")
+def address(serve) -> str:
+    """A page whose model goes by loudness."""
+    return str(serve(by_loudness()))
+
+
+@pytest.fixture(scope="session")
+def tones_address(serve) -> str:
+    """A page whose model knows words that are tones."""
+    return str(serve(tones.recognizer()))
 
 
 @pytest.fixture
-def open_page(browser, address, heard) -> Iterator[Callable[..., object]]:
-    """Open the page; whatever it then asks for has to be on this machine."""
+def open_page(address, browser) -> Iterator[Callable[..., Any]]:
+    """Open a page; whatever browser and server then ask for has to be on this machine."""
     contexts, requests, errors = [], [], []
 
-    def open_it(**options):
-        context = browser.new_context(permissions=["microphone"], **options)
+    def open_it(at=address, chromium=browser, permissions=("microphone",), **options):
+        context = chromium.new_context(permissions=[*permissions], **options)
         contexts.append(context)
         context.on("request", lambda request: requests.append(request.url))
         page = context.new_page()
         page.set_default_timeout(_PATIENCE)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("websocket", lambda socket: requests.append(socket.url))
-        page.goto(address)
-        page.locator("#status [role=status]").wait_for()
+        page.goto(at)
+        page.locator("speech-model p").wait_for()
+        page.locator(".live-button").wait_for()
         return page
 
-    heard.clear()
+    _reached.clear()
+    _watching.set()
     yield open_it
     for context in contexts:
         context.close()
+    _watching.clear()
     assert requests
-    outside = [url for url in requests if _host(url) not in ("127.0.0.1", "")]
+    outside = [url for url in requests if _host(url) not in ("127.0.0.1", "speech.test", "")]
     assert not outside
+    assert not [place for place in _reached if not _is_local(place)]
     assert not errors
 
 
@@ -114,3 +168,11 @@ def _host(url: str) -> str:
     """ "" where nothing is asked of any host."""
     parts = urlsplit(url)
     return "" if parts.scheme in ("data", "blob") else str(parts.hostname)
+
+
+def _is_local(place: Any) -> bool:
+    """Whether an address of a socket, or a name and port that were looked up, is this machine."""
+    if not isinstance(place, tuple):
+        return True  # a Unix socket
+    host = place[0].decode() if isinstance(place[0], bytes) else place[0]
+    return host in (None, "localhost", "::1") or str(host).startswith("127.")

@@ -1,12 +1,10 @@
-"""The page in a real browser, as a user meets it."""
+"""The page in a real browser, as a user meets it: recordings, the model, and its look."""
 
 import json
 
-import numpy as np
 import pytest
-import scipy.signal
 
-from speech.audio import fit_length, load_audio
+from tests.e2e.tones import said
 from tests.sounds import encode, tone
 
 pytestmark = [
@@ -23,10 +21,11 @@ def upload(page, name: str, content: bytes) -> None:
 
 
 def choose(page, file) -> None:
-    field = page.locator("#recording input[type=file]")
-    if not field.count():
-        page.get_by_role("button", name="Upload file").click()
-    field.set_input_files(file)
+    page.locator("#recording input[type=file]").set_input_files(file)
+
+
+def open_tab(page, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
 
 
 def label(page):
@@ -46,14 +45,16 @@ def expect_label(page, text: str) -> None:
 
 
 def pictures(page):
-    return page.locator("img[alt]").all()
+    return page.locator("#clip img[alt]").all()
 
 
 def test_an_uploaded_word_is_shown_with_its_probabilities_and_pictures(open_page):
     page = open_page()
+    open_tab(page, "File")
     upload(page, "word.wav", encode(tone(0.8, RATE), RATE))
     expect_label(page, "yes")
     expect_status(page, "Heard 0.80 s.")
+    assert page.locator("speech-timeline audio").count() == 1
     assert page.get_by_role("meter", name="yes").get_attribute("aria-valuenow") == "97"
     assert page.get_by_role("meter").count() == 4
     page.get_by_alt_text("Waveform of the clip").wait_for()
@@ -64,15 +65,19 @@ def test_an_uploaded_word_is_shown_with_its_probabilities_and_pictures(open_page
 
 def test_a_bad_file_gets_a_message_and_the_next_good_one_is_recognised(open_page):
     page = open_page()
+    open_tab(page, "File")
     upload(page, "first.wav", encode(tone(0.8, RATE), RATE))
     expect_label(page, "yes")
     page.get_by_role("button", name="Clear").click()
-    expect_status(page, "Record one word")
+    expect_status(page, "Upload WAV")
     upload(page, "text.wav", b"this is no sound\n")
     expect_status(page, "text.wav: expected WAV, FLAC, OGG, Opus or MP3, got something else")
     assert label(page).count() == 0, "the old label must not stand beside the message"
     assert not pictures(page)
     assert "Traceback" not in page.content()
+    page.get_by_role("button", name="Clear").click()
+    upload(page, "empty.wav", b"")
+    expect_status(page, "empty.wav: expected an audio file")
     page.get_by_role("button", name="Clear").click()
     upload(page, "soft.wav", encode(0.1 * tone(0.7, RATE), RATE))
     expect_label(page, "no")
@@ -81,56 +86,80 @@ def test_a_bad_file_gets_a_message_and_the_next_good_one_is_recognised(open_page
 
 def test_a_name_is_never_markup(open_page):
     page = open_page()
+    open_tab(page, "File")
     upload(page, "<img src=x onerror=alert(1)>{{value}}${1}**b**.wav", b"this is no sound\n")
     expect_status(page, ".wav: expected WAV")
     assert page.locator("#status [role=status]").locator("img, strong").count() == 0
 
 
-def test_a_file_that_is_too_large_is_refused_and_the_page_goes_on(open_page, tmp_path):
-    page = open_page()
-    large = tmp_path / "large.wav"
-    large.write_bytes(bytes(53_000_000))
-    choose(page, large)
-    page.get_by_text("exceed the maximum allowed size").wait_for()
-    upload(page, "word.wav", encode(tone(0.8, RATE), RATE))
-    expect_label(page, "yes")
+def test_a_long_recording_is_a_timeline_whose_words_can_be_played_and_saved(
+    open_page, tones_address
+):
+    page = open_page(tones_address)
+    open_tab(page, "File")
+    words = [(0.5, "low"), (2.0, "high"), (4.0, "low")]
+    upload(page, "first.wav", encode(tone(0.8, RATE), RATE))
+    expect_status(page, "Heard 0.80 s.")
+    page.get_by_role("button", name="Clear").click()
+    expect_status(page, "Upload WAV")
+    upload(page, "{{name}} <b>.wav", encode(said(words, 6.0), RATE))
+    expect_status(page, "Heard 6.0 s with 3 commands.")
+    rows = page.locator("speech-timeline tbody tr")
+    expect_texts(rows.locator("td:nth-child(2)"), [word for _, word in words])
+    assert not pictures(page)
+    assert page.locator("speech-timeline b").count() == 0
+    page.get_by_role("button", name="Listen to high").click()
+    page.wait_for_function("document.querySelector('speech-timeline audio').currentTime > 1")
+    for button, part in (("CSV", ",high,"), ("JSON", '"label": "high"'), ("Audacity", "\thigh\n")):
+        with page.expect_download() as download:
+            page.locator("speech-timeline").get_by_role("button", name=button).click()
+        assert part in download.value.path().read_text("utf-8")
 
 
-def record(page, seconds: float) -> None:
-    page.get_by_role("button", name="Record", exact=True).click()
-    page.wait_for_timeout(1000 * seconds)
-    page.locator("#recording").get_by_role("button", name="Stop", exact=True).first.click()
+def expect_texts(locator, texts: list[str]) -> None:
+    from playwright.sync_api import expect
+
+    expect(locator).to_have_text(texts)
 
 
-def test_a_recorded_word_is_recognised_as_the_microphone_heard_it(open_page, heard, microphone_wav):
-    page = open_page()
-    record(page, seconds=5)
-    expect_label(page, "yes")
+def test_an_example_that_comes_along_is_recognised(open_page, tones_address):
+    page = open_page(tones_address)
+    open_tab(page, "File")
+    page.get_by_role("button", name="Example: one word").click()
     expect_status(page, "this is the loudest 1 s.")
-    assert len(heard) == 1, "one recording is one question"
-    # the browser's noise suppression and gain control would leave about 0.8 of the correlation
-    source = fit_length(load_audio(microphone_wav, RATE), RATE)
-    assert correlation(heard[0], source) > 0.99
-    assert np.abs(heard[0]).max() == pytest.approx(np.abs(source).max(), rel=0.05)
+    page.get_by_role("button", name="Example: seven words").click()
+    expect_status(page, "Heard 16.6 s with")
 
 
-def correlation(one, other) -> float:
-    """The highest over all shifts, of which a quarter of a sample is the smallest."""
-    fine = [scipy.signal.resample_poly(samples, 4, 1) for samples in (one, other)]
-    return float(scipy.signal.correlate(*fine).max() / np.prod([np.linalg.norm(x) for x in fine]))
+def test_the_model_tab_shows_what_the_model_is_and_how_to_make_another(open_page):
+    page = open_page()
+    open_tab(page, "Model")
+    page.get_by_text("There is no model card for by-loudness").wait_for()
+    page.get_by_role("button", name="Train a model of your own").click()
+    page.get_by_text("speech train --data my_words").wait_for()
 
 
 def test_a_narrow_screen_needs_no_sideways_scrolling(open_page):
     page = open_page(viewport={"width": 390, "height": 844})
-    upload(page, "word.wav", encode(tone(0.8, RATE), RATE))
-    expect_label(page, "yes")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for tab in ("Live", "File", "Model"):
+        open_tab(page, tab)
+        if tab == "File":
+            upload(page, "word.wav", encode(tone(0.8, RATE), RATE))
+            expect_label(page, "yes")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
 
 
-def test_the_keyboard_reaches_recording_and_uploading_and_shows_where_it_is(open_page):
+def test_the_keyboard_reaches_everything_and_shows_where_it_is(open_page):
     page = open_page()
-    page.get_by_role("button", name="Record", exact=True).wait_for()
-    reached = {}
+    assert {"Live", "Start", "Advanced"} <= reached(page)
+    open_tab(page, "File")
+    page.get_by_role("button", name="Example: one word").wait_for()
+    assert {"Example: one word", "Example: seven words"} <= reached(page)
+
+
+def reached(page) -> set[str]:
+    """What some presses of Tab reach, each with a visible outline."""
+    names = set()
     for _ in range(12):
         page.keyboard.press("Tab")
         name, outline = json.loads(
@@ -144,9 +173,9 @@ def test_the_keyboard_reaches_recording_and_uploading_and_shows_where_it_is(open
                 }"""
             )
         )
-        reached[name] = outline
-    for name in ("Record", "Upload file"):
-        assert reached.get(name) == "solid", reached
+        if outline == "solid":
+            names.add(name.strip())
+    return names
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,0 +1,194 @@
+"""Those who listen live from a page: sound in, small messages out; of the web it knows nothing."""
+
+import dataclasses
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from speech.audio import check_rate
+from speech.errors import AudioError, SpeechError
+from speech.listen import HINTS, Event, Item, Session, Status, decoder_for
+from speech.microphone import Block
+from speech.recognizer import Recognizer
+from speech.stream import NOT_COMMANDS, Detection
+
+MOST_LISTENERS = 16
+LONGEST_CHUNK = 2.0  # seconds; a page sends a tenth of one
+MOST_BYTES = round(LONGEST_CHUNK * 192_000) * 2
+_FORGOTTEN_SECONDS = 60.0  # a browser puts the timers of a hidden page to sleep for no longer
+
+Message: TypeAlias = dict[str, Any]
+
+
+class Listener:
+    """One page that listens: a decoder of its own, and nothing of what was said.
+
+    Args:
+        recognizer: The model.
+        threshold: Smoothed probability that every command has to reach; None for the model's.
+        smoothing: Seconds of the moving mean; None for the model's.
+
+    Raises:
+        SpeechError: The settings do not fit.
+    """
+
+    def __init__(
+        self, recognizer: Recognizer, threshold: float | None = None, smoothing: float | None = None
+    ) -> None:
+        try:
+            for value in (threshold, smoothing):
+                if value is not None and not isinstance(value, int | float):
+                    raise ValueError(f"{value!r} is no number")
+            self._decoder = decoder_for(recognizer, threshold, smoothing)
+        except ValueError as error:
+            raise SpeechError(
+                f"expected settings that fit the model, got others ({error}); set them back"
+            ) from error
+        self._recognizer = recognizer
+        self._session = Session(self._decoder)
+        self._lock = threading.Lock()  # a decoder is not for several threads at once
+
+    def hello(self) -> Message:
+        """What the page has to know before it begins."""
+        return settings(self._recognizer) | {
+            "threshold": self._decoder.config.threshold,
+            "smoothing": self._decoder.config.smoothing_seconds,
+        }
+
+    def hear(self, pcm: bytes, rate: float, lost: float = 0.0) -> list[Message]:
+        """The next piece of sound.
+
+        Args:
+            pcm: Signed 16-bit little-endian mono samples.
+            rate: Theirs, in Hz.
+            lost: Seconds of sound before it that the page had to drop.
+
+        Returns:
+            Messages with a ``type``: ``step`` (how things stand) and ``detection``.
+
+        Raises:
+            AudioError: No such sound.
+        """
+        hertz = check_rate(rate, "the microphone")
+        if len(pcm) % 2 or len(pcm) > 2 * LONGEST_CHUNK * hertz:
+            raise AudioError(
+                f"expected whole 16-bit samples of at most {LONGEST_CHUNK:g} s, "
+                f"got {len(pcm)} bytes; send shorter pieces"
+            )
+        if not 0 <= lost < 1e6:
+            raise AudioError(f"expected seconds lost, 0 or more, got {lost:g}; count them anew")
+        samples = np.frombuffer(pcm, "<i2").astype(np.int16)
+        with self._lock:
+            if lost:
+                self._session.skip(lost)
+            return self._messages(self._session.hear(Block(samples, hertz)))
+
+    def end(self) -> list[Message]:
+        """The last words, which had not been decided yet."""
+        with self._lock:
+            return self._messages(self._session.end())
+
+    def _messages(self, items: Iterable[Item]) -> list[Message]:
+        found = []
+        for item in items:
+            if isinstance(item, Detection):
+                found.append({"type": "detection", **dataclasses.asdict(item)})
+            elif isinstance(item, Status):
+                row = self._decoder.probabilities
+                found.append(
+                    {
+                        "type": "step",
+                        "time": round(item.time, 3),
+                        "peak": round(item.peak, 4),
+                        "hint": HINTS.get(item.hint, ""),
+                        "probabilities": [round(float(p), 3) for p in row],
+                    }
+                )
+            else:
+                assert isinstance(item, Event)  # every step repeats its hint
+        return found
+
+
+def settings(recognizer: Recognizer) -> Message:
+    """What the decoder does where the page asks for nothing else."""
+    config = decoder_for(recognizer).config
+    return {
+        "model": recognizer.name,
+        "labels": list(recognizer.labels),
+        "commands": [label for label in recognizer.labels if label not in NOT_COMMANDS],
+        "threshold": config.threshold,
+        "smoothing": config.smoothing_seconds,
+        "step": config.step_seconds,
+        "clip": recognizer.features.clip_seconds,
+    }
+
+
+class Listeners:
+    """All who listen, each under a key that nobody else can guess; safe for threads.
+
+    Args:
+        most: How many may listen at once.
+        clock: Seconds that never go back.
+    """
+
+    def __init__(
+        self, most: int = MOST_LISTENERS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._most = most
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._open: dict[str, tuple[Listener, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, listener: Listener) -> str:
+        """Its key.
+
+        Raises:
+            SpeechError: Too many listen already.
+        """
+        key = secrets.token_urlsafe(16)
+        with self._lock:
+            now = self._clock()
+            forgotten = [k for k, (_, at) in self._open.items() if now - at > _FORGOTTEN_SECONDS]
+            for old in forgotten:
+                del self._open[old]
+            if len(self._open) >= self._most:
+                raise SpeechError(
+                    f"expected at most {self._most} pages that listen at once, got one more; "
+                    "stop another one, or try again in a minute"
+                )
+            self._open[key] = listener, now
+        return key
+
+    def get(self, key: str) -> Listener:
+        """The listener under this key.
+
+        Raises:
+            SpeechError: There is none, perhaps since it was silent for too long.
+        """
+        with self._lock:
+            if key not in self._open:
+                raise SpeechError(
+                    "expected a page that listens, got one that this server does not know (any "
+                    "more); press Start again"
+                )
+            listener, _ = self._open[key]
+            self._open[key] = listener, self._clock()
+        return listener
+
+    def remove(self, key: str) -> Listener:
+        """Take it out.
+
+        Raises:
+            SpeechError: There is none.
+        """
+        listener = self.get(key)
+        with self._lock:
+            self._open.pop(key, None)
+        return listener

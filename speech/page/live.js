@@ -1,0 +1,630 @@
+// The Live tab: <speech-live>. It records, sends pieces of sound to the server, one request at a
+// time, and draws what comes back. What was said stays in this page, and is gone when it is closed.
+(() => {
+  const VIEW = 10; // seconds on the timeline
+  const CHUNK = 0.05; // seconds of sound in a piece
+  const STEP = 0.1; // seconds sent at once while the server is slow
+  const BEHIND = 0.5; // seconds that may wait, unless data-patience says another number; beyond it
+  // all that waits is dropped
+  const SLICE = 0.025; // seconds of one bar of the waveform
+  const MOST = 100; // detections in the history
+  const KEPT = 4; // seconds of answered sound to cut replays from
+
+  const RECORDER = `registerProcessor("speech-recorder", class extends AudioWorkletProcessor {
+    constructor() {
+      super();
+      this.piece = new Int16Array(Math.round(${CHUNK} * sampleRate));
+      this.filled = 0;
+    }
+    process([channels]) {
+      for (let i = 0; channels.length && i < channels[0].length; i++) {
+        let sum = 0;
+        for (const channel of channels) sum += channel[i];
+        const sample = Math.round((sum / channels.length) * 32768);
+        this.piece[this.filled++] = Math.max(-32768, Math.min(32767, sample));
+        if (this.filled === this.piece.length) {
+          this.port.postMessage(this.piece.slice());
+          this.filled = 0;
+        }
+      }
+      return true;
+    }
+  });`;
+
+  const PAGE = `
+    <div class="live-top">
+      <button type="button" class="live-button">Start</button>
+      <div class="live-word" aria-live="polite">&nbsp;</div>
+      <div class="live-level">
+        <div class="live-meter" role="meter" aria-label="Level" aria-valuemin="-60"
+          aria-valuemax="0" aria-valuenow="-60"><div></div></div>
+        <p class="live-hint" role="status"></p>
+      </div>
+    </div>
+    <p class="live-status" role="status"></p>
+    <canvas class="live-canvas" role="img"
+      aria-label="The last ten seconds: waveform, words heard, and the probability of each class"
+    ></canvas>
+    <details class="live-more">
+      <summary>Advanced</summary>
+      <div class="live-settings">
+        <label>Threshold <output name="threshold"></output>
+          <input type="range" name="threshold" min="0.05" max="1" step="0.01"></label>
+        <label>Smoothing <output name="smoothing"></output>
+          <input type="range" name="smoothing"></label>
+        <label class="live-check"><input type="checkbox" name="processing">
+          Let the browser process the sound (echo, noise, gain). The model was trained
+          without.</label>
+        <button type="button" name="defaults">Back to the model's</button>
+      </div>
+    </details>
+    <div class="live-heard">
+      <h2>Heard</h2>
+      <button type="button" name="csv" disabled>Download CSV</button>
+      <button type="button" name="clear" disabled>Clear</button>
+    </div>
+    <div class="live-table"><table>
+      <thead><tr><th>Time</th><th>Word</th><th>Probability</th><th>Replay</th></tr></thead>
+      <tbody></tbody>
+    </table></div>
+    <p class="live-private">The sound goes to this server only, which keeps none of it. The replays
+      are in the memory of this page, the last ${MOST} of them, and are gone when you close it.</p>`;
+
+  const WORDS = {
+    insecure: () =>
+      `The browser gives the microphone to safe addresses only, and ${location.host} is not one: ` +
+      "open the page on the machine that serves it (http://127.0.0.1), or start app.py with " +
+      "--ssl-certfile and --ssl-keyfile and open it by https.",
+    NotAllowedError: () =>
+      "The browser was not allowed to use the microphone: allow it for this page (the symbol " +
+      "beside the address), then press Start again.",
+    NotFoundError: () =>
+      "No microphone was found: connect one, check the system's sound settings, then press Start " +
+      "again.",
+    NotReadableError: () =>
+      "The microphone is in use or does not work: close other programs that record, then press " +
+      "Start again.",
+  };
+
+  const clock = window.speechClock;
+
+  class SpeechLive extends HTMLElement {
+    connectedCallback() {
+      if (this.button) return this.wake();
+      this.innerHTML = PAGE;
+      const find = (selector) => this.querySelector(selector);
+      this.button = find(".live-button");
+      this.word = find(".live-word");
+      this.meter = find(".live-meter");
+      this.hint = find(".live-hint");
+      this.status = find(".live-status");
+      this.canvas = find("canvas");
+      this.rows = find("tbody");
+      this.inputs = Object.fromEntries(
+        [...this.querySelectorAll("input, button[name]")].map((input) => [input.name, input]),
+      );
+      this.outputs = Object.fromEntries(
+        [...this.querySelectorAll("output")].map((output) => [output.name, output]),
+      );
+      this.history = [];
+      this.changed = false; // settings that are not the model's
+      this.forget();
+      if (this.model()) this.use(this.model());
+      this.button.onclick = () => (this.running ? this.stop() : this.start());
+      this.inputs.csv.onclick = () => this.download();
+      this.inputs.clear.onclick = () => this.clear();
+      this.inputs.defaults.onclick = () => {
+        this.changed = false;
+        this.use(this.model());
+        this.renew();
+      };
+      for (const name of ["threshold", "smoothing"]) {
+        this.inputs[name].oninput = () => this.showSettings();
+        this.inputs[name].onchange = () => {
+          this.changed = true;
+          this.renew();
+        };
+      }
+      this.inputs.processing.onchange = () => this.running && this.restart();
+      document.addEventListener("speech-model", () => {
+        this.changed = false;
+        this.use(this.model());
+        this.renew();
+      });
+      addEventListener("pagehide", () => {
+        if (this.running) this.dismiss(this.key).catch(() => {});
+        this.close();
+      });
+      this.wake();
+    }
+
+    wake() {
+      this.observer ??= new ResizeObserver(() => this.draw());
+      this.observer.observe(this.canvas);
+      this.themes ??= new MutationObserver(() => this.draw());
+      this.themes.observe(document.body, { attributes: true, attributeFilter: ["class"] });
+    }
+
+    // what the model that is chosen in the page is and wants
+    model() {
+      return document.querySelector("speech-model")?.model;
+    }
+
+    use(model) {
+      this.about = model;
+      this.labels = model.labels;
+      this.inputs.threshold.value = model.threshold;
+      Object.assign(this.inputs.smoothing, { min: model.step, max: 10 * model.step });
+      this.inputs.smoothing.step = model.step;
+      this.inputs.smoothing.value = model.smoothing;
+      this.showSettings();
+      if (!this.running) this.say(`Press Start and say ${model.commands.join(", ")}.`);
+      this.canvas.style.height = `${112 + 20 * this.labels.length}px`;
+      this.steps = [];
+      this.draw();
+    }
+
+    showSettings() {
+      this.outputs.threshold.value = Number(this.inputs.threshold.value).toFixed(2);
+      this.outputs.smoothing.value = `${Number(this.inputs.smoothing.value).toFixed(1)} s`;
+    }
+
+    say(text, isError = false) {
+      this.status.textContent = text;
+      this.status.classList.toggle("error", isError);
+    }
+
+    get patience() {
+      return Number(this.dataset.patience ?? BEHIND);
+    }
+
+    // everything of the stream, but not what was heard
+    forget() {
+      this.captured = 0; // seconds of sound recorded
+      this.answered = 0; // seconds of it that the server has answered
+      this.waiting = []; // pieces that are to be sent
+      this.lost = this.dropped = 0;
+      this.took = 0; // seconds that the server needs for one of sound
+      this.bars = [];
+      this.steps = [];
+      this.marks = [];
+      this.sound = []; // pieces with the time at which they begin
+      this.dataset.lag = this.dataset.dropped = this.dataset.waiting = "0"; // the most so far
+      this.offset = undefined;
+    }
+
+    url(path = "") {
+      return new URL(`live${path}`, document.baseURI);
+    }
+
+    async ask(path, options) {
+      const response = await fetch(this.url(path), { method: "POST", ...options });
+      let answer = {};
+      try {
+        answer = await response.json();
+      } catch {
+        answer.error = `expected an answer, got status ${response.status}; reload the page`;
+      }
+      if (answer.error) throw new Error(answer.error);
+      return answer;
+    }
+
+    // a listener of the server, with the settings of the drawer
+    async enrol() {
+      const wanted = { model: this.about.model };
+      if (this.changed) {
+        wanted.threshold = Number(this.inputs.threshold.value);
+        wanted.smoothing = Number(this.inputs.smoothing.value);
+      }
+      const headers = { "Content-Type": "application/json" };
+      const { key } = await this.ask("", { headers, body: JSON.stringify(wanted) });
+      return key;
+    }
+
+    dismiss(key) {
+      const headers = { "Content-Type": "application/json" };
+      return this.ask(`/${key}/end`, { headers, keepalive: true });
+    }
+
+    async renew() {
+      if (!this.running) return;
+      try {
+        const old = this.key;
+        this.key = await this.enrol();
+        await this.pumping;
+        this.dismiss(old).catch(() => {});
+      } catch (error) {
+        this.fail(error.message);
+      }
+    }
+
+    async restart() {
+      await this.stop();
+      await this.start();
+    }
+
+    async start() {
+      if (!isSecureContext || !navigator.mediaDevices?.getUserMedia) {
+        return this.say(WORDS.insecure(), true);
+      }
+      this.button.disabled = true;
+      this.say("Waiting for the microphone: allow it where the browser asks.");
+      const wanted = this.inputs.processing.checked;
+      try {
+        this.stream = await navigator.mediaDevices.getUserMedia({
+          audio: {
+            // made for calls; they change the sound so much that the network would hear something
+            // else than it was trained on
+            echoCancellation: wanted,
+            noiseSuppression: wanted,
+            autoGainControl: wanted,
+          },
+        });
+        this.forget();
+        this.key = await this.enrol();
+        await this.record();
+      } catch (error) {
+        this.close();
+        const unknown =
+          error instanceof DOMException ? `The microphone cannot be used: ${error.message}` : error.message;
+        this.say(WORDS[error.name]?.() ?? unknown, true);
+        return;
+      } finally {
+        this.button.disabled = false;
+      }
+      this.running = true;
+      this.button.textContent = "Stop";
+      this.button.classList.add("running");
+      this.say(`Listening to ${this.track.label || "the microphone"}.`);
+      this.dataset.state = "listening";
+      this.animate();
+    }
+
+    async record() {
+      this.track = this.stream.getAudioTracks()[0];
+      this.track.onended = () =>
+        this.fail("The microphone is gone: connect it, then press Start again.");
+      this.context = new AudioContext();
+      const module = URL.createObjectURL(new Blob([RECORDER], { type: "text/javascript" }));
+      await this.context.audioWorklet.addModule(module);
+      URL.revokeObjectURL(module);
+      this.rate = this.context.sampleRate;
+      const recorder = new AudioWorkletNode(this.context, "speech-recorder", {
+        numberOfOutputs: 0,
+      });
+      recorder.port.onmessage = ({ data }) => this.hear(data);
+      this.context.createMediaStreamSource(this.stream).connect(recorder);
+      await this.context.resume();
+    }
+
+    hear(piece) {
+      if (!this.stream) return;
+      const at = this.captured;
+      this.captured += piece.length / this.rate;
+      const now = performance.now() / 1000;
+      this.offset ??= now - this.captured;
+      this.offset += 0.1 * (now - this.captured - this.offset);
+      this.outline(piece, at);
+      this.sound.push([at, piece]);
+      while (this.sound[0][0] < this.answered - KEPT) this.sound.shift();
+      this.waiting.push(piece);
+      if (this.waiting.length * CHUNK > this.patience + 1e-6) {
+        // one gap is better than many: what is left are whole words
+        const gone = this.waiting.splice(0, this.waiting.length - 1);
+        this.lost += this.seconds(gone);
+        this.dropped += this.seconds(gone);
+        this.dataset.dropped = this.dropped.toFixed(2);
+        this.say(
+          `This is too slow for the sound: ${this.dropped.toFixed(1)} s were dropped so far.`,
+          true,
+        );
+      }
+      const { dataset } = this;
+      dataset.waiting = Math.max(dataset.waiting, this.seconds(this.waiting)).toFixed(2);
+      dataset.lag = Math.max(dataset.lag, this.captured - this.answered).toFixed(2);
+      if (!this.sending) this.pumping = this.pump();
+    }
+
+    seconds(pieces) {
+      return pieces.reduce((sum, piece) => sum + piece.length, 0) / this.rate;
+    }
+
+    outline(piece, at) {
+      const size = Math.round(SLICE * this.rate);
+      for (let i = 0; i < piece.length; i += size) {
+        let peak = 0;
+        for (let k = i; k < Math.min(i + size, piece.length); k++) {
+          peak = Math.max(peak, Math.abs(piece[k]));
+        }
+        this.bars.push([at + i / this.rate, peak / 32768]);
+      }
+      while (this.bars.length > (VIEW + 1) / SLICE) this.bars.shift();
+    }
+
+    // one request at a time: its answer is the leave for the next one
+    async pump() {
+      this.sending = true;
+      try {
+        while (this.stream && this.waiting.length) await this.send();
+      } catch (error) {
+        this.fail(error.message);
+      } finally {
+        this.sending = false;
+      }
+    }
+
+    async send() {
+      // where the way is slow and the server is not, everything goes at once
+      const most = this.took < 1 ? BEHIND : STEP;
+      const pieces = this.waiting.splice(0, Math.max(1, Math.round(most / CHUNK)));
+      const lost = this.lost;
+      this.lost = 0;
+      const { key } = this;
+      if (key !== this.hearer) {
+        // a listener's time begins with what it hears first
+        this.hearer = key;
+        this.base = this.answered;
+      }
+      const { base } = this;
+      const { messages, took } = await this.ask(
+        `/${key}?rate=${this.rate}&lost=${lost.toFixed(4)}`,
+        { headers: { "Content-Type": "application/octet-stream" }, body: new Blob(pieces) },
+      );
+      this.took = took / this.seconds(pieces);
+      this.answered += this.seconds(pieces) + lost;
+      this.take(messages, base);
+    }
+
+    take(messages, base) {
+      for (const message of messages) {
+        message.time += base;
+        if (message.type === "step") {
+          this.steps.push(message);
+          while (this.steps[0].time < message.time - VIEW - 1) this.steps.shift();
+          this.level(message);
+        } else {
+          message.start += base;
+          this.found(message);
+        }
+      }
+      if (this.calm) this.draw();
+    }
+
+    level({ peak, hint }) {
+      const decibels = Math.max(-60, 20 * Math.log10(Math.max(peak, 1e-5)));
+      this.meter.setAttribute("aria-valuenow", decibels.toFixed(0));
+      this.meter.firstElementChild.style.width = `${((decibels + 60) / 60) * 100}%`;
+      this.meter.classList.toggle("warning", Boolean(hint));
+      if (this.hint.textContent !== hint) this.hint.textContent = hint;
+    }
+
+    found(detection) {
+      detection.at = new Date();
+      detection.rate = this.rate;
+      detection.sound = this.cut(detection.start, detection.time);
+      this.marks.push(detection);
+      while (this.marks[0].time < detection.time - VIEW - 2) this.marks.shift();
+      this.history.unshift(detection);
+      this.history.length = Math.min(this.history.length, MOST);
+      this.word.textContent = detection.label;
+      this.word.classList.remove("old");
+      clearTimeout(this.fading);
+      this.fading = setTimeout(() => this.word.classList.add("old"), 1500);
+      this.list(detection);
+      this.dispatchEvent(new CustomEvent("speech-detection", { bubbles: true, detail: detection }));
+    }
+
+    cut(start, end) {
+      const pieces = this.sound.filter(([at, p]) => at + p.length / this.rate > start && at < end);
+      const whole = new Float32Array(pieces.reduce((sum, [, piece]) => sum + piece.length, 0));
+      let filled = 0;
+      for (const [, piece] of pieces) {
+        for (const sample of piece) whole[filled++] = sample / 32768;
+      }
+      return whole;
+    }
+
+    list(detection) {
+      const row = document.createElement("tr");
+      for (const text of [
+        clock(detection.time),
+        detection.label,
+        `${Math.round(100 * detection.probability)}%`,
+        "",
+      ]) {
+        row.insertCell().textContent = text;
+      }
+      const play = document.createElement("button");
+      play.type = "button";
+      play.textContent = "▶";
+      play.setAttribute("aria-label", `Replay ${detection.label} at ${clock(detection.time)}`);
+      play.onclick = () => this.replay(detection);
+      row.lastElementChild.append(play);
+      this.rows.prepend(row);
+      while (this.rows.rows.length > MOST) this.rows.lastElementChild.remove();
+      this.inputs.csv.disabled = this.inputs.clear.disabled = false;
+    }
+
+    replay({ sound, rate }) {
+      if (!sound.length) return;
+      this.player ??= new AudioContext();
+      const buffer = this.player.createBuffer(1, sound.length, rate);
+      buffer.copyToChannel(sound, 0);
+      const source = this.player.createBufferSource();
+      source.buffer = buffer;
+      source.connect(this.player.destination);
+      source.start();
+    }
+
+    clear() {
+      this.history = [];
+      this.marks = [];
+      this.rows.replaceChildren();
+      this.word.textContent = "\u00a0";
+      this.inputs.csv.disabled = this.inputs.clear.disabled = true;
+      this.draw();
+    }
+
+    download() {
+      const rows = [...this.history].reverse().map((d) =>
+        [d.at.toISOString(), d.start.toFixed(3), d.time.toFixed(3), d.label].concat(
+          d.probability.toFixed(4),
+        ),
+      );
+      const lines = [["clock", "start", "end", "label", "probability"], ...rows];
+      window.speechDownload("heard.csv", lines.map((line) => `${line.join(",")}\n`).join(""));
+    }
+
+    fail(message) {
+      this.close();
+      this.say(message, true);
+    }
+
+    async stop() {
+      if (!this.running) return;
+      const { key, base, pumping } = this;
+      this.close();
+      this.say("Stopped. Press Start to go on.");
+      try {
+        await pumping;
+        const { messages } = await this.dismiss(key);
+        this.take(messages, base);
+      } catch {
+        // the server is gone, or has forgotten this page: there is no more to hear
+      }
+    }
+
+    close() {
+      this.running = false;
+      this.dataset.state = "stopped";
+      if (this.track) this.track.onended = null;
+      this.stream?.getTracks().forEach((track) => track.stop());
+      this.context?.close();
+      this.stream = this.context = this.track = undefined;
+      this.waiting = [];
+      this.button.textContent = "Start";
+      this.button.classList.remove("running");
+      this.level({ peak: 0, hint: "" });
+      this.draw();
+    }
+
+    get calm() {
+      return matchMedia("(prefers-reduced-motion: reduce)").matches;
+    }
+
+    animate() {
+      if (!this.running || this.calm) return;
+      this.draw();
+      requestAnimationFrame(() => this.animate());
+    }
+
+    draw() {
+      const { canvas } = this;
+      const width = canvas.clientWidth;
+      const height = canvas.clientHeight;
+      if (!width || !this.labels) return;
+      const scale = devicePixelRatio || 1;
+      if (canvas.width !== Math.round(width * scale) || canvas.height !== height * scale) {
+        canvas.width = Math.round(width * scale);
+        canvas.height = height * scale;
+      }
+      const style = getComputedStyle(this);
+      const colour = (name) => style.getPropertyValue(`--live-${name}`);
+      const pen = canvas.getContext("2d");
+      pen.setTransform(scale, 0, 0, scale, 0, 0);
+      pen.clearRect(0, 0, width, height);
+      pen.font = `12px ${style.fontFamily}`;
+      pen.textBaseline = "middle";
+      const left = 14 + Math.max(...this.labels.map((label) => pen.measureText(label).width));
+      const right = width - 48;
+      const now =
+        this.running && !this.calm && this.offset !== undefined
+          ? Math.min(this.captured, performance.now() / 1000 - this.offset - CHUNK)
+          : this.captured;
+      const x = (time) => right - ((now - time) / VIEW) * (right - left);
+      const area = { pen, colour, x, left, right, now, top: 84, row: 20 };
+      this.drawRuler(area);
+      pen.save();
+      pen.beginPath();
+      pen.rect(left, 0, right - left, height);
+      pen.clip();
+      this.drawWaveform(area);
+      this.drawRows(area);
+      this.drawMarks(area, height);
+      pen.restore();
+      this.drawLabels(area);
+    }
+
+    drawRuler({ pen, colour, x, left, right, now, top, row }) {
+      const bottom = top + row * this.labels.length;
+      pen.fillStyle = colour("ink");
+      pen.strokeStyle = colour("rule");
+      pen.textAlign = "center";
+      for (let time = Math.max(0, Math.ceil(now - VIEW)); time <= now; time++) {
+        const place = x(time);
+        if (place < left) continue;
+        pen.beginPath();
+        pen.moveTo(place, 16);
+        pen.lineTo(place, bottom);
+        pen.stroke();
+        const fits = place > left + 10 && place < right - 4;
+        if (time % 2 === 0 && fits) pen.fillText(`${time} s`, place, bottom + 14);
+      }
+    }
+
+    drawWaveform({ pen, colour, x, left, right }) {
+      const middle = 48;
+      const width = Math.max(1, ((right - left) / VIEW) * SLICE * 0.7);
+      pen.fillStyle = colour("wave");
+      for (const [time, peak] of this.bars) {
+        const half = Math.max(0.5, 30 * Math.sqrt(peak)); // the root lets soft speech show
+        pen.fillRect(x(time), middle - half, width, 2 * half);
+      }
+    }
+
+    drawRows({ pen, colour, x, top, row }) {
+      const step = this.about.step;
+      pen.fillStyle = colour("heat");
+      for (const { time, probabilities } of this.steps) {
+        const from = x(time - step);
+        probabilities.forEach((probability, index) => {
+          if (probability < 0.02) return;
+          pen.globalAlpha = probability;
+          pen.fillRect(from, top + row * index + 2, x(time) - from + 0.5, row - 4);
+        });
+      }
+      pen.globalAlpha = 1;
+    }
+
+    drawMarks({ pen, colour, x, top, row }) {
+      pen.textAlign = "left";
+      pen.font = `bold ${pen.font}`;
+      for (const { time, label } of this.marks) {
+        const index = this.labels.indexOf(label);
+        pen.fillStyle = colour("mark");
+        pen.fillRect(x(time) - 1, 16, 2, top + row * this.labels.length - 16);
+        pen.textAlign = "right";
+        pen.fillText(label, x(time) - 4, 9);
+        if (index < 0) continue;
+        pen.beginPath();
+        pen.arc(x(time), top + row * (index + 0.5), 5, 0, 7);
+        pen.fill();
+      }
+    }
+
+    drawLabels({ pen, colour, left, right, top, row }) {
+      const latest = this.steps.at(-1)?.probabilities ?? [];
+      pen.fillStyle = colour("ink");
+      pen.font = pen.font.replace("bold ", "");
+      this.labels.forEach((label, index) => {
+        const y = top + row * (index + 0.5);
+        pen.textAlign = "right";
+        pen.fillText(label, left - 6, y);
+        if (latest[index] === undefined) return;
+        pen.fillText(`${Math.round(100 * latest[index])}%`, right + 38, y);
+      });
+    }
+  }
+
+  customElements.define("speech-live", SpeechLive);
+})();

@@ -1,0 +1,103 @@
+"""The models to choose from, each loaded when it is first wanted."""
+
+import json
+import re
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speech.errors import ModelError
+from speech.recognizer import Recognizer
+
+_IMAGE = re.compile(r"^!\[[^]]*\]\([^)]*\)\n*", re.MULTILINE)
+_CARD, _METRICS = "README.md", "metrics.json"
+
+
+class Shelf:
+    """Models by name; safe for threads.
+
+    Args:
+        first: The one to begin with, which is loaded already.
+        home: Its folder; None where it has none.
+        folder: Where more models lie, a folder each; None for no more.
+        load: How a model's folder becomes a recogniser.
+    """
+
+    def __init__(
+        self,
+        first: Recognizer,
+        home: Path | None = None,
+        folder: Path | None = None,
+        load: Callable[[Path], Recognizer] | None = None,
+    ) -> None:
+        self.first = first.name
+        self._load = load
+        self._loaded = {first.name: first}
+        self._homes: dict[str, Path] = {}
+        if folder is not None and folder.is_dir() and load is not None:
+            self._homes = {p.name: p for p in sorted(folder.iterdir()) if any(p.glob("model.*"))}
+        if home is not None and home.is_dir():
+            self._homes[first.name] = home
+        elif home is not None:
+            self._homes.pop(first.name, None)  # another model of the same name
+        self._lock = threading.Lock()
+
+    @property
+    def names(self) -> list[str]:
+        """All of them, the one to begin with first."""
+        return [self.first, *(name for name in self._homes if name != self.first)]
+
+    def get(self, name: str | None = None) -> Recognizer:
+        """The model of this name, ready and warm; by default the one to begin with.
+
+        Raises:
+            ModelError: There is none, or it cannot be loaded.
+        """
+        name = name or self.first
+        with self._lock:
+            if name not in self._loaded:
+                if self._load is None or name not in self._homes:
+                    raise ModelError(
+                        f"expected one of the models {', '.join(self.names)}, got {name!r}; "
+                        "choose one of them"
+                    )
+                self._loaded[name] = warmed(self._load(self._homes[name]))
+            return self._loaded[name]
+
+    def card(self, name: str) -> str:
+        """The model card as Markdown without its pictures, or why there is none."""
+        path = self._file(name, _CARD)
+        if path is None:
+            return f"There is no model card for `{name}`; `speech evaluate` writes one."
+        return _IMAGE.sub("", path.read_text("utf-8"))
+
+    def metrics(self, name: str) -> Mapping[str, Any]:
+        """What was measured of the model; empty where nothing was."""
+        path = self._file(name, _METRICS)
+        try:
+            found = json.loads(path.read_text("utf-8")) if path else {}
+        except ValueError:
+            found = {}
+        return found if isinstance(found, dict) else {}
+
+    def picture(self, name: str, file: str) -> Path | None:
+        """One of the pictures beside the model, if it is there."""
+        return self._file(name, file)
+
+    def _file(self, name: str, file: str) -> Path | None:
+        home = self._homes.get(name)
+        path = home / file if home else None
+        return path if path and path.is_file() else None
+
+
+def warmed(recognizer: Recognizer) -> Recognizer:
+    """The same after a first clip, which compiles the front end: nobody should wait for it."""
+    # not digital silence: a graph may take a short way there
+    clip = np.zeros((1, recognizer.features.n_samples), np.float32)
+    clip[0, ::50] = 0.1
+    recognizer.probabilities(clip)
+    recognizer.mfcc(clip)
+    return recognizer
