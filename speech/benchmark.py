@@ -18,12 +18,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from speech.errors import ModelError
-from speech.recognizer import load
+from speech.recognizer import Recognizer, load
 from speech.stream import DecoderConfig, StreamDecoder
 
 T = TypeVar("T")
 
 _CLIPS, _BATCH, _LIVE_SECONDS, _SCAN_SECONDS = 100, 256, 30, 300
+_BATCHES = f"Batches of {_BATCH}, clips/s"
+_SCANNING = "Scanning a recording, times real time"
 _MODELS = {  # the file of a model's folder, and what its way is called
     "model.onnx": "ONNX",
     "model-int8.onnx": "ONNX, int8",
@@ -112,6 +114,9 @@ def _round(
             yield group, way, value, False, False
         for group, value, more in _in_child(_running, file):
             yield group, way, value, False, more
+    first, file = next(iter(files.items()))
+    for group, how, value, more in _in_child(_growing, file):
+        yield group, f"{first}, {how}", value, False, more
     keras_file = files.get("Keras, predict_on_batch")
     if keras_file is None:
         return
@@ -197,24 +202,62 @@ def _running(file: Path) -> list[Row]:
     clips = _audio(_BATCH * n / rate, rate).reshape(_BATCH, n)
     rows += _latencies(lambda: recognizer.probabilities(clips[:1]))
     seconds = min(_times(lambda: recognizer.probabilities(clips), 3))
-    rows.append((f"Batches of {_BATCH}, clips/s", _BATCH / seconds, True))
+    rows.append((_BATCHES, _BATCH / seconds, True))
 
-    decoder = StreamDecoder(recognizer, DecoderConfig())
-    step = round(decoder.config.step_seconds * rate)
+    share = _live_share([StreamDecoder(recognizer, DecoderConfig())])
+    rows.append(("Live, ten windows a second, % of a core", 100 * share, False))
+    speed = _SCAN_SECONDS / _scan_seconds(recognizer, _SCAN_SECONDS, _BATCH)
+    rows.append((_SCANNING, speed, True))
+    return rows
+
+
+def _live_share(decoders: list[StreamDecoder]) -> float:
+    """Share of a core that live streams take which come in steps, as from microphones."""
+    rate, config = decoders[0].recognizer.features.sample_rate, decoders[0].config
+    step = round(config.step_seconds * rate)
     live = _audio(_LIVE_SECONDS, rate)
     spent = time.process_time()
     for first in range(0, len(live), step):
-        decoder.push(live[first : first + step])
-    share = (time.process_time() - spent) / _LIVE_SECONDS
-    rows.append(("Live, ten windows a second, % of a core", 100 * share, False))
+        for decoder in decoders:
+            decoder.push(live[first : first + step])
+    return (time.process_time() - spent) / _LIVE_SECONDS
 
-    long = _audio(_SCAN_SECONDS, rate)
-    scanner = StreamDecoder(recognizer, DecoderConfig(), batch_size=_BATCH)
+
+def _scan_seconds(recognizer: Recognizer, seconds: float, batch_size: int) -> float:
+    """Time for a recording in pieces of a batch, as ``speech scan`` reads it."""
+    rate = recognizer.features.sample_rate
+    scanner = StreamDecoder(recognizer, DecoderConfig(), batch_size=batch_size)
+    long = _audio(seconds, rate)
+    size = round(_BATCH * scanner.config.step_seconds * rate)
     started = time.perf_counter()
-    scanner.push(long)
+    for first in range(0, len(long), size):
+        scanner.push(long[first : first + size])
     scanner.flush()
-    speed = _SCAN_SECONDS / (time.perf_counter() - started)
-    rows.append(("Scanning a recording, times real time", speed, True))
+    return time.perf_counter() - started
+
+
+def _growing(file: Path) -> list[WayRow]:
+    """How the cost grows with threads, clips, length and streams; runs in a process of its own."""
+    recognizer = load(file)
+    rate, n = recognizer.features.sample_rate, recognizer.features.n_samples
+    clips = _audio(_BATCH * n / rate, rate).reshape(_BATCH, n)
+    cores = os.cpu_count() or 1
+    many = load(file, threads=cores)
+    seconds = min(_times(lambda: many.probabilities(clips), 3))
+    rows: list[WayRow] = [(_BATCHES, f"{cores} threads", _BATCH / seconds, True)]
+    naive = _SCAN_SECONDS / _scan_seconds(recognizer, _SCAN_SECONDS, 1)
+    rows.append((_SCANNING, "window by window", naive, True))
+    for count in (1, 8, 64, _BATCH):
+        seconds = min(_times(lambda count=count: recognizer.probabilities(clips[:count]), 5))
+        rows.append(("With clips: ms a clip", f"{count} at once", 1e3 * seconds / count, False))
+    for minutes in (1, 10):
+        seconds = _scan_seconds(recognizer, 60.0 * minutes, _BATCH)
+        group = "With length: s for a minute of a recording"
+        rows.append((group, f"{minutes} minutes long", seconds / minutes, False))
+    for streams in (1, 8):
+        share = _live_share([StreamDecoder(recognizer, DecoderConfig()) for _ in range(streams)])
+        group = "With live streams: % of a core each"
+        rows.append((group, f"{streams} at once", 100 * share / streams, False))
     return rows
 
 
@@ -249,8 +292,8 @@ def _plainly(file: Path) -> list[WayRow]:
         rows += [(group, way, value, more) for group, value, more in _latencies(action, 20)]
     window = ways[_PLAIN_NAME]
     seconds = statistics.median(_times(window, 20))
-    rows.append((f"Batches of {_BATCH}, clips/s", _PLAIN_NAME, 1 / seconds, True))
-    rows.append(("Scanning a recording, times real time", _PLAIN_NAME, 0.1 / seconds, True))
+    rows.append((_BATCHES, _PLAIN_NAME, 1 / seconds, True))
+    rows.append((_SCANNING, _PLAIN_NAME, 0.1 / seconds, True))
     group = "MFCC alone, clips/s"
     one_by_one = statistics.median(_times(lambda: plain_mfcc(clips[0]), _CLIPS))
     rows.append((group, "librosa, one by one", 1 / one_by_one, True))
@@ -336,8 +379,8 @@ def markdown(measures: list[Measure], command: str) -> str:
         "# What it costs\n",
         f"Made by `{command}` on {os.cpu_count()} cores ({system}): the median of {rounds} rounds, "
         "their spread, and how much better than the plain way of the same table. The ways take "
-        "turns in each round. The machine is shared: compare within the page. One thread "
-        "everywhere but in TensorFlow's own processes.\n",
+        "turns in each round. The machine is shared: compare within the page. One thread, where "
+        "no number stands, but in TensorFlow's own processes.\n",
     ]
     rows = list(table(measures))
     for group in dict.fromkeys(row[0] for row in rows):
@@ -347,13 +390,4 @@ def markdown(measures: list[Measure], command: str) -> str:
         )
         parts += [f"| {' | '.join(row[1:])} |" for row in rows if row[0] == group]
         parts[-1] += "\n"
-    return "\n".join([*parts, _GROWTH])
-
-
-_GROWTH = """## How the cost grows
-
-- With clips: linearly; a batch saves the call and some of the reading of weights, nothing more.
-- With the length of a recording: linearly in time, not in memory, since blocks are read.
-- With live streams: each asks the network ten times a second, so the share of a core in the table,
-  times the number of streams; the model is in memory once.
-"""
+    return "\n".join(parts)

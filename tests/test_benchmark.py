@@ -38,9 +38,11 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_every_way_of_the_shipped_model_is_measured_beside_the_plain_one(shipped_onnx_only):
-    measures = benchmark(shipped_onnx_only, rounds=2)
-    assert {m.way for m in measures} == {"ONNX"}
-    assert all(len(m.values) == 2 and np.min(m.values) > 0 for m in measures)
+    measures = benchmark(shipped_onnx_only, rounds=1)
+    assert all(m.way.startswith("ONNX") for m in measures)
+    assert all(len(m.values) == 1 and np.min(m.values) > 0 for m in measures)
+    ways = {m.way for m in measures if m.group.startswith("Scanning")}
+    assert ways == {"ONNX", "ONNX, window by window"}
     groups = {m.group for m in measures}
     assert {"Size, MB", "Loading, s", "A whole process for one clip, s"} <= groups
 
