@@ -29,7 +29,7 @@ BREW_FORMULAE := espeak-ng ffmpeg
 PROGRAMS := pulseaudio chromium espeak-ng ffmpeg
 
 .NOTPARALLEL:
-.PHONY: help app test lint constraints system clean
+.PHONY: help app test campaign lint constraints system clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,9 @@ app: $(VENV)/.installed-app ## Start the browser app (HOST=, PORT=, MODEL=)
 
 test: system lint ## Run every check: ruff, mypy, pytest (PYTEST_ARGS=)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+campaign: $(VENV)/.installed-test ## Run the long attacks, an hour or more; results go to docs/campaigns.json
+	$(BIN)/python -m pytest -m campaign tests/security $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test ## Run ruff and mypy
 	$(BIN)/python -m ruff check

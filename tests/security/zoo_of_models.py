@@ -1,6 +1,6 @@
 """Tampered model files, made from the whole ones that ship; no Keras is needed to make them."""
 
-import copy
+import functools
 import io
 import json
 import struct
@@ -67,7 +67,7 @@ def keras_files(whole: Path) -> dict[str, bytes]:
     return made | _changed_archives(original) | _changed_weights(original)
 
 
-def _at(*keys: str, value: Any) -> Callable[[Config], None]:
+def _at(*keys: str, value: Any) -> Callable[[Config], Any]:
     def change(config: Config) -> None:
         place = config
         for key in keys[:-1]:
@@ -125,7 +125,8 @@ def _changed_configs() -> dict[str, Callable[[Config], Any]]:
         "another pooling": _at(*shape, "pooling", value="Lambda"),
         "a dropout of two": _at(*shape, "dropout", value=2),
     }
-    for value in (0, -1.0, "1", True, None, [], float("nan"), float("inf")):
+    temperatures: tuple[Any, ...] = (0, -1.0, "1", True, None, [], float("nan"), float("inf"))
+    for value in temperatures:
         made[f"a temperature of {value!r}"] = _at("config", "temperature", value=value)
     for name in ("module", "class_name", "registered_name"):
         made[f"another {name}"] = _at(name, value="builtins>eval")
@@ -230,7 +231,7 @@ def _changed_weights(original: dict[str, bytes]) -> dict[str, bytes]:
     }
 
 
-def changed_graph(whole: bytes, change: Callable[[Any], None]) -> bytes:
+def changed_graph(whole: bytes, change: Callable[[Any], object]) -> bytes:
     """An ONNX file whose graph was tampered with by somebody who knows how the digest is made."""
     import hashlib
 
@@ -251,6 +252,14 @@ def changed_graph(whole: bytes, change: Callable[[Any], None]) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def _more(node: Any, model: Any) -> None:
+    model.graph.node.append(node)
+
+
+def _longer(extent: int, model: Any) -> None:
+    model.graph.initializer[0].dims[0] = extent
+
+
 def onnx_files(whole: Path) -> dict[str, bytes]:
     """Every tampered .onnx file by what is wrong with it; their digests are right."""
     import onnx
@@ -261,7 +270,7 @@ def onnx_files(whole: Path) -> dict[str, bytes]:
     made["a byte too few"] = content[:-1]
 
     def tampered(name: str, change: Callable[[Any], object]) -> None:
-        made[name] = changed_graph(content, lambda model: change(model) and None)
+        made[name] = changed_graph(content, change)
 
     def outside(location: str) -> Callable[[Any], None]:
         def change(model: Any) -> None:
@@ -276,18 +285,15 @@ def onnx_files(whole: Path) -> dict[str, bytes]:
         tampered(f"weights in {location}", outside(location))
     for name in ("ConstantOfShape", "Loop", "If", "Scan", "PyOp", "ReadFile", "Add\0"):
         node = onnx.helper.make_node(name, ["waveform"], ["y"])
-        tampered(f"the operator {name!r}", lambda m, node=node: m.graph.node.append(node))
+        made[f"the operator {name!r}"] = changed_graph(content, functools.partial(_more, node))
     node = onnx.helper.make_node("Add", ["waveform", "waveform"], ["y"], domain="ai.onnx.contrib")
-    tampered("a domain of one's own", lambda m: m.graph.node.append(copy.deepcopy(node)))
+    tampered("a domain of one's own", functools.partial(_more, node))
     tampered("functions", lambda m: m.functions.add(name="f", domain="x"))
     tampered("training", lambda m: m.training_info.add())
     tampered("another graph inside", lambda m: m.graph.node[0].attribute.append(
         onnx.helper.make_attribute("body", onnx.GraphProto(name="g"))))  # fmt: skip
     for extent in (2**40, 2**62, -1):
-        tampered(
-            f"weights of {extent} numbers",
-            lambda m, extent=extent: m.graph.initializer[0].dims.__setitem__(0, extent),
-        )
+        tampered(f"weights of {extent} numbers", functools.partial(_longer, extent))
     return made
 
 
