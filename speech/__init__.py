@@ -6,6 +6,7 @@
 'yes'
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from speech.stream import DecoderConfig, Detection, StreamDecoder
 
     __version__: str
+
+# On Linux and macOS ONNX Runtime keeps a number of the device and tells its makers of every model
+# that is opened, unless it finds this when it starts
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # imported when first used: a program that only wants load_audio pays for nothing else
 _HOME = {

@@ -1,9 +1,11 @@
-"""What the campaigns have in common: a file that says what was tried, when, and on which commit."""
+"""What the attacks share: the model, and a file that says what was tried, when, on which commit."""
 
 import datetime as dt
 import json
+import os
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ import pytest
 from speech.files import write_json
 from tests.conftest import PROJECT
 
+# as in `make app MODEL=...`
+MODEL = Path(os.environ.get("MODEL", PROJECT / "saved_models" / "commands-8"))
 RECORD = PROJECT / "docs" / "campaigns.json"
 
 
