@@ -323,6 +323,7 @@ def decode(
 def _decode_into(part: Path, corpus: Corpus, config: FeatureConfig, progress: Progress) -> None:
     shape = (len(corpus.clips), config.n_samples)
     rows = np.lib.format.open_memmap(part / "clips.npy", "w+", np.int16, shape)
+    _claim(part / "clips.npy")
     digest = hashlib.sha256()
     paths = [clip.path for clip in corpus.clips]
     for index, waveform in enumerate(_read_all(corpus.root, paths, config, digest)):
@@ -332,6 +333,21 @@ def _decode_into(part: Path, corpus: Corpus, config: FeatureConfig, progress: Pr
         np.save(part / f"noise-{index}.npy", to_int16(waveform))
     rows.flush()
     (part / "digest.json").write_text(json.dumps({"sha256": digest.hexdigest()}))
+
+
+def _claim(path: Path) -> None:
+    """Take the room for a file now: writing to a map of it on a full disk ends the process."""
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    size = path.stat().st_size
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        raise CorpusError(
+            f"{path.parents[2]}: expected room for {size:,} bytes of decoded clips, got the error "
+            f"{error.strerror!r}; make room, or choose another folder with --cache"
+        ) from error
 
 
 def _read_all(
