@@ -61,7 +61,7 @@ def archive(chance: random.Random, outside: Path) -> bytes:
     content = bytearray(file.getvalue())
     for _ in range(chance.choice([0, 0, 1, 3])):
         if chance.random() < 0.3:
-            content = content[: chance.randrange(len(content))]
+            content = content[: chance.randrange(len(content) + 1)]
         elif content:
             content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
     return bytes(content)
