@@ -15,7 +15,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +91,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("run", "show"))
     parser.add_argument("folders", nargs="*", type=Path, help="corpus and negative speech")
-    parser.add_argument("--part", default="1/1")
+    parser.add_argument("--part", default="1/1", help="of the variants, for several processes")
+    parser.add_argument("--only", action="append", choices=VARIANTS, help="may be repeated")
     given = parser.parse_args()
     if given.what == "show":
         show(list(_results()))
@@ -100,11 +101,12 @@ def main() -> None:
     os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     part, parts = map(int, given.part.split("/"))
-    run(*given.folders, part - 1, parts)
+    chosen = list(VARIANTS if given.only is None else given.only)[part - 1 :: parts]
+    run(*given.folders, chosen)
 
 
-def run(corpus: Path, negative: Path, part: int, parts: int) -> None:
-    """Train and measure every variant and seed that has no result yet."""
+def run(corpus: Path, negative: Path, chosen: Sequence[str]) -> None:
+    """Train and measure those variants, with every seed that has no result yet."""
     from speech.corpus import decode, read_speech, scan
     from speech.train_config import TrainConfig
 
@@ -116,11 +118,12 @@ def run(corpus: Path, negative: Path, part: int, parts: int) -> None:
     )
     RESULTS.mkdir(exist_ok=True)
     for seed in SEEDS:
-        for index, (name, changes) in enumerate(VARIANTS.items()):
+        for name in chosen:
             file = RESULTS / f"{_slug(name)}-{seed}.json"
-            if file.exists() or index % parts != part:
+            if file.exists():
                 continue
-            config = changed(TrainConfig(seed=seed, excluded=HELD_OUT, **SCHEDULE), changes)
+            config = TrainConfig(seed=seed, excluded=HELD_OUT, **SCHEDULE)
+            config = changed(config, VARIANTS[name])
             started = time.perf_counter()
             row = {"variant": name, "seed": seed} | _measured(config, recordings, spoken, unheard)
             row |= {"minutes": (time.perf_counter() - started) / 60}
