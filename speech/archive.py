@@ -147,7 +147,9 @@ def unpack(path: Path, target: Path, progress: Progress = no_progress) -> Path:
         try:
             with tarfile.open(path, "r|*", tarinfo=_Member) as tar:
                 _unpack_members(tar, path, inside, progress)
-        except (tarfile.TarError, EOFError, OSError) as error:
+        except CorpusError:
+            raise
+        except Exception as error:  # what tarfile stumbles over comes as errors of any kind
             raise CorpusError(f"{path}: expected a whole tar archive, got {error}") from error
         inside.rename(target)
     return target

@@ -7,6 +7,7 @@ Runtime keeps the number of the device, and what it means to send, unless it is 
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -116,3 +117,74 @@ def test_the_hook_sees_a_file_and_a_request():
     _, seen = json.loads(done.stderr.splitlines()[-1])
     assert os.devnull in seen["written"]
     assert [event for event, _ in seen["network"]] == ["socket.connect"]
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The address of the page, with a recogniser without a network behind it."""
+    pytest.importorskip("gradio")
+    import app
+    from speech.shelf import Shelf
+    from tests.hearing import by_loudness
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        patch.setattr(app, "MAX_MEGABYTES", 1)  # the real limit takes a minute to exceed
+        blocks = app.serve(Shelf(by_loudness()), app.Address(port=port))
+        try:
+            yield str(blocks.local_url).rstrip("/"), port
+        finally:
+            blocks.close(verbose=False)
+
+
+def test_the_page_is_served_to_this_machine_only(page):
+    _, port = page
+    listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    addresses = [each.split(":")[0] for each in listening if int(each.split(":")[1], 16) == port]
+    assert "0100007F" in addresses  # 127.0.0.1
+    assert "00000000" not in addresses
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/etc/passwd", "../../../../etc/passwd", "app.py", "./speech/audio.py", "~/.bashrc"),
+        *("//etc/passwd", "%2Fetc%2Fpasswd", "..%2f..%2f..%2fetc%2fpasswd", "/proc/self/environ"),
+        *("file:///etc/passwd", "/etc/./passwd", "\\etc\\passwd", "saved_models/../app.py"),
+    ],
+)
+def test_a_path_outside_the_page_is_refused(page, path):
+    import httpx
+
+    address, _ = page
+    for route in ("/gradio_api/file=", "/file=", "/gradio_api/stream/", "/static/", "/assets/"):
+        answer = httpx.get(f"{address}{route}{path}", timeout=60)
+        assert answer.status_code in (403, 404, 405, 422), (route, path)
+        assert b"root:" not in answer.content
+        assert b"import gradio" not in answer.content
+
+
+def test_an_upload_that_is_too_big_is_refused(page):
+    import httpx
+
+    address, _ = page
+    big = bytes(3 << 20)
+    answer = httpx.post(
+        f"{address}/gradio_api/upload", files={"files": ("a.wav", big)}, timeout=120
+    )
+    assert answer.status_code == 413, answer.text[:200]
+
+
+def test_the_page_does_not_fetch_an_address_for_somebody(page):
+    import httpx
+
+    address, _ = page
+    for url in ("http://127.0.0.1:1/x", "http://169.254.169.254/latest/meta-data"):
+        answer = httpx.get(f"{address}/gradio_api/proxy={url}", timeout=60)
+        assert answer.status_code in (400, 403, 404), url
