@@ -1,6 +1,7 @@
 """What recognising and training cost, each way beside the plain one, in one run."""
 
 import dataclasses
+import functools
 import importlib.util
 import multiprocessing
 import os
@@ -248,7 +249,7 @@ def _growing(file: Path) -> list[WayRow]:
     naive = _SCAN_SECONDS / _scan_seconds(recognizer, _SCAN_SECONDS, 1)
     rows.append((_SCANNING, "window by window", naive, True))
     for count in (1, 8, 64, _BATCH):
-        seconds = min(_times(lambda count=count: recognizer.probabilities(clips[:count]), 5))
+        seconds = min(_times(functools.partial(recognizer.probabilities, clips[:count]), 5))
         rows.append(("With clips: ms a clip", f"{count} at once", 1e3 * seconds / count, False))
     for minutes in (1, 10):
         seconds = _scan_seconds(recognizer, 60.0 * minutes, _BATCH)
@@ -380,7 +381,8 @@ def markdown(measures: list[Measure], command: str) -> str:
         f"Made by `{command}` on {os.cpu_count()} cores ({system}): the median of {rounds} rounds, "
         "their spread, and how much better than the plain way of the same table. The ways take "
         "turns in each round. The machine is shared: compare within the page. One thread, where "
-        "no number stands, but in TensorFlow's own processes.\n",
+        "no number stands, but in TensorFlow's own processes. Files that `speech export` made "
+        "beside the model are measured too.\n",
     ]
     rows = list(table(measures))
     for group in dict.fromkeys(row[0] for row in rows):

@@ -131,9 +131,9 @@ def _of_recording(
 ) -> dict[str, Any]:
     from speech import stream_score
     from speech.label_files import read_labels
-    from speech.stream import DecoderConfig
+    from speech.stream import chosen_for
 
-    config = DecoderConfig.from_dict(recognizer.decoder)
+    config = chosen_for(recognizer)
     words = read_labels(labels)
     heard = stream_score.hear_recording(recognizer, recording, words, config.step_seconds)
     return {
@@ -155,7 +155,7 @@ def _of_corpus(
 ) -> dict[str, Any]:
     from speech import stream_choice, stream_report, stream_score
     from speech.corpus import decode, read_speech, scan
-    from speech.stream import DecoderConfig
+    from speech.stream import chosen_for
     from speech.streams import Part, streams
 
     for folder in folders:
@@ -168,7 +168,7 @@ def _of_corpus(
     with progress("Decoding") as tell:
         recordings = decode(corpus, recognizer.features, cache, tell)
     spoken = [read_speech([folder], recognizer.features) for folder in folders]
-    config = DecoderConfig.from_dict(recognizer.decoder)
+    config = chosen_for(recognizer)
 
     def heard(part: Part) -> list[stream_score.Heard]:
         rate = recognizer.features.sample_rate

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from speech.audio import check_rate, read_blocks, scale_to_float
 from speech.microphone import Block, Microphone, quiet_libraries
 from speech.recognizer import Recognizer
-from speech.stream import DecoderConfig, Detection, StreamDecoder
+from speech.stream import Detection, StreamDecoder, chosen_for
 
 _BLOCK_SECONDS = 0.05
 _TICK_SECONDS = 0.1
@@ -93,10 +93,9 @@ def decoder_for(
     Raises:
         ValueError: The threshold is not in (0, 1], or the smoothing no whole number of steps.
     """
-    config = DecoderConfig.from_dict(recognizer.decoder)
+    config = chosen_for(recognizer)
     if threshold is not None:
-        release = min(config.release, threshold)
-        config = dataclasses.replace(config, threshold=threshold, thresholds={}, release=release)
+        config = config.with_thresholds(threshold)
     if smoothing is not None:
         config = dataclasses.replace(config, smoothing_seconds=smoothing)
     return StreamDecoder(recognizer, config)

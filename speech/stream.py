@@ -15,6 +15,7 @@ import numpy.typing as npt
 import soxr
 
 from speech.audio import JUST_BELOW_ONE, Waveform, mix_chunk
+from speech.errors import ModelError
 from speech.features import FeatureConfig, check_fields
 from speech.recognizer import Recognizer
 
@@ -98,6 +99,21 @@ class DecoderConfig:
             ValueError: Names the fields that are unknown or missing.
         """
         return cls(**check_fields(cls, fields)) if fields else cls()
+
+
+def chosen_for(recognizer: Recognizer) -> DecoderConfig:
+    """The settings that the model carries.
+
+    Raises:
+        ModelError: They are no settings of a decoder.
+    """
+    try:
+        return DecoderConfig.from_dict(recognizer.decoder)
+    except ValueError as error:
+        raise ModelError(
+            f"{recognizer.name}: expected a decoder's settings in the model, got others ({error}); "
+            "take the file from where it came again, or train the model again"
+        ) from error
 
 
 def _number(name: str, value: Any, low: float, high: float) -> float:
@@ -378,6 +394,7 @@ class StreamDecoder:
             audio is pushed at once (recordings), and exact but for float noise.
 
     Raises:
+        ModelError: As ``chosen_for``.
         ValueError: Config and model do not fit: a step that is no whole number of samples or
             longer than the clip, a threshold for a label that is no command of the model.
     """
@@ -386,7 +403,7 @@ class StreamDecoder:
         self, recognizer: Recognizer, config: DecoderConfig | None = None, *, batch_size: int = 1
     ) -> None:
         self.recognizer = recognizer
-        self.config = config or DecoderConfig.from_dict(recognizer.decoder)
+        self.config = config or chosen_for(recognizer)
         self._windows = WindowStream(recognizer, self.config.step_seconds, batch_size)
         before = self._windows.answer_to_silence
         self._decider = Decider(self.config, recognizer.labels, recognizer.features, before)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speech.audio import load_audio
-from speech.errors import AudioError
+from speech.errors import AudioError, ModelError
 from speech.features import FeatureConfig
 from speech.recognizer import Recognizer
 from speech.stream import DecoderConfig, Detection, StreamDecoder
@@ -328,6 +328,14 @@ def test_the_settings_survive_json_and_none_is_ever_a_silent_default():
 def test_settings_that_make_no_sense_are_refused(change, complaint):
     with pytest.raises(ValueError, match=complaint):
         DecoderConfig(**change)
+
+
+@pytest.mark.parametrize("settings", [{"threshold": 2.0}, {"hop": 1}])
+def test_a_model_with_other_settings_than_a_decoders_is_refused_as_a_model(settings, refused):
+    recognizer = recognizer_of(hears_bursts)
+    recognizer.decoder = settings
+    message = refused(ModelError, lambda: StreamDecoder(recognizer))
+    assert "expected a decoder's settings" in message
 
 
 @pytest.mark.parametrize(
