@@ -1,53 +1,146 @@
-"""Take the picture of the page that the README shows.
+"""Take pictures of the page: the one that the README shows, or every tab in every look.
 
-python docs/make_screenshot.py saved_models/commands-8 word.wav docs/app.png
+python docs/make_screenshot.py                      docs/app.png, the Live tab after seven words
+python docs/make_screenshot.py --all FOLDER         each tab, light and dark, 1280 and 390 wide
 
-Wants the extras train, app and dev, and Chromium. With --dark and --width it shows the other looks.
+Into the browser's microphone goes the example with seven synthesised words. Wants the extras app
+and dev, and Chromium. A busy machine only makes it slower: the page is told to drop no sound.
 """
 
 import argparse
 import shutil
 import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from playwright.sync_api import sync_playwright
+import soundfile
+import soxr
+from playwright.sync_api import Page, sync_playwright
 
 import app
 import speech
+from speech.shelf import Shelf, warmed
+
+README_PICTURE = Path(__file__).parent / "app.png"
+WORDS = app.EXAMPLES / "seven_words.flac"
+MICROPHONE_RATE = 48_000
+WIDTHS = {"wide": 1280, "narrow": 390}
+PATIENCE = 300_000  # milliseconds
+SECONDS = 13  # of the words, so that the timeline is full and the last word still fresh
 
 
 def main() -> None:
-    """Serve the page, upload the recording, wait for the pictures, and take the screenshot."""
+    """Serve the page with the model and take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path, help="folder of a model")
-    parser.add_argument("wav", type=Path, help="recording to upload")
-    parser.add_argument("png", type=Path, help="where the screenshot goes")
-    parser.add_argument("--width", type=int, default=1280, help="of the window (pixels)")
-    parser.add_argument("--dark", action="store_true")
+    parser.add_argument("--model", type=Path, default=app.DEFAULT_MODEL, help="folder of a model")
+    parser.add_argument("--all", type=Path, metavar="FOLDER", help="every tab in every look")
     options = parser.parse_args()
+    with served(options.model) as address, speaking_browser() as browser:
+        if options.all is None:
+            page = open_page(browser, address, WIDTHS["wide"], "light")
+            speak(page, SECONDS)
+            page.screenshot(path=README_PICTURE, full_page=True)
+            return
+        options.all.mkdir(parents=True, exist_ok=True)
+        for scheme in ("light", "dark"):
+            for name, width in WIDTHS.items():
+                page = open_page(browser, address, width, scheme)
+                for tab, prepare in TABS.items():
+                    prepare(page)
+                    path = options.all / f"{tab}-{scheme}-{name}.png"
+                    page.screenshot(path=path, full_page=True)
+                page.close()
+
+
+@contextmanager
+def served(model: Path) -> Iterator[str]:
+    """The address of the page with this model."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    blocks = app.serve(speech.load(options.model), "127.0.0.1", port)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"),
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        page = browser.new_page(
-            viewport={"width": options.width, "height": 720},
-            color_scheme="dark" if options.dark else "light",
-        )
-        page.goto(f"http://127.0.0.1:{port}/")
-        page.get_by_role("button", name="Upload file").click()
-        page.locator("#recording input[type=file]").set_input_files(options.wav)
-        for picture in ("Waveform of the clip", "Mel-frequency cepstral coefficients"):
-            page.get_by_alt_text(picture).wait_for()
-        page.mouse.move(0, 0)
-        page.wait_for_timeout(1_000)  # the player draws its own waveform a little later
-        page.screenshot(path=options.png, full_page=True)
-        browser.close()
+    shelf = Shelf(warmed(speech.load(model)), model, model.parent, speech.load)
+    blocks = app.serve(shelf, app.Address(port=port))
+    yield str(blocks.local_url)
     blocks.close(verbose=False)
+
+
+@contextmanager
+def speaking_browser() -> Iterator[Any]:
+    """A browser whose microphone says the words of the example again and again."""
+    samples, rate = soundfile.read(WORDS)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        wav = Path(folder) / "words.wav"
+        soundfile.write(wav, soxr.resample(samples, rate, MICROPHONE_RATE), MICROPHONE_RATE)
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium") or shutil.which("chromium-browser"),
+            args=[
+                *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+                *("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"),
+                f"--use-file-for-fake-audio-capture={wav}",
+            ],
+        )
+        yield browser
+        browser.close()
+
+
+def open_page(browser: Any, address: str, width: int, scheme: str) -> Page:
+    """The page, ready, in a window of this width."""
+    page: Page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    page.set_default_timeout(PATIENCE)
+    page.goto(address)
+    page.locator(".live-button").wait_for()
+    page.locator("speech-model p").wait_for()
+    return page
+
+
+def speak(page: Page, seconds: float = SECONDS) -> None:
+    """Listen for so long, then look."""
+    page.locator("speech-live").evaluate("live => { live.dataset.patience = 600; }")
+    page.get_by_role("button", name="Start", exact=True).click()
+    page.wait_for_function(f"document.querySelector('speech-live').answered > {seconds}")
+    page.mouse.move(0, 0)
+
+
+def show_drawer(page: Page) -> None:
+    """The drawer of the Live tab, listening being over."""
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_text("Advanced").click()
+
+
+def upload(page: Page, example: str, expected: str) -> None:
+    """One of the examples in the File tab."""
+    page.get_by_role("tab", name="File").click()
+    page.get_by_role("button", name=example).click()
+    page.locator("#status").get_by_text(expected).wait_for()
+    page.wait_for_timeout(1_000)  # the player and the pictures arrive a little later
+
+
+def refuse(page: Page) -> None:
+    """A file that is no sound."""
+    page.locator("#recording").get_by_role("button", name="Clear").click()
+    file = {"name": "notes.wav", "mimeType": "audio/wav", "buffer": b"this is no sound\n"}
+    page.locator("#recording input[type=file]").set_input_files(file)  # type: ignore[arg-type]
+    page.locator("#status .error").wait_for()
+
+
+def show_model(page: Page) -> None:
+    """The Model tab."""
+    page.get_by_role("tab", name="Model").click()
+    page.locator("#card h1, #card h2").first.wait_for()
+    page.wait_for_timeout(1_000)
+
+
+TABS = {
+    "live": speak,
+    "live-drawer": show_drawer,
+    "file-word": lambda page: upload(page, "Example: one word", "Heard"),
+    "file-long": lambda page: upload(page, "Example: seven words", "commands"),
+    "file-refused": refuse,
+    "model": show_model,
+}
 
 
 if __name__ == "__main__":

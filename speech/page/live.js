@@ -159,7 +159,7 @@
       this.inputs.smoothing.value = model.smoothing;
       this.showSettings();
       if (!this.running) this.say(`Press Start and say ${model.commands.join(", ")}.`);
-      this.canvas.style.height = `${112 + 20 * this.labels.length}px`;
+      this.canvas.style.height = `${window.speechRolling.height(this.labels)}px`;
       this.steps = [];
       this.draw();
     }
@@ -519,109 +519,15 @@
     }
 
     draw() {
-      const { canvas } = this;
-      const width = canvas.clientWidth;
-      const height = canvas.clientHeight;
-      if (!width || !this.labels) return;
-      const scale = devicePixelRatio || 1;
-      if (canvas.width !== Math.round(width * scale) || canvas.height !== height * scale) {
-        canvas.width = Math.round(width * scale);
-        canvas.height = height * scale;
-      }
-      const style = getComputedStyle(this);
-      const colour = (name) => style.getPropertyValue(`--live-${name}`);
-      const pen = canvas.getContext("2d");
-      pen.setTransform(scale, 0, 0, scale, 0, 0);
-      pen.clearRect(0, 0, width, height);
-      pen.font = `12px ${style.fontFamily}`;
-      pen.textBaseline = "middle";
-      const left = 14 + Math.max(...this.labels.map((label) => pen.measureText(label).width));
-      const right = width - 48;
+      if (!this.labels) return;
+      const { canvas, labels, bars, steps, marks } = this;
       const now =
         this.running && !this.calm && this.offset !== undefined
           ? Math.min(this.captured, performance.now() / 1000 - this.offset - CHUNK)
           : this.captured;
-      const x = (time) => right - ((now - time) / VIEW) * (right - left);
-      const area = { pen, colour, x, left, right, now, top: 84, row: 20 };
-      this.drawRuler(area);
-      pen.save();
-      pen.beginPath();
-      pen.rect(left, 0, right - left, height);
-      pen.clip();
-      this.drawWaveform(area);
-      this.drawRows(area);
-      this.drawMarks(area, height);
-      pen.restore();
-      this.drawLabels(area);
-    }
-
-    drawRuler({ pen, colour, x, left, right, now, top, row }) {
-      const bottom = top + row * this.labels.length;
-      pen.fillStyle = colour("ink");
-      pen.strokeStyle = colour("rule");
-      pen.textAlign = "center";
-      for (let time = Math.max(0, Math.ceil(now - VIEW)); time <= now; time++) {
-        const place = x(time);
-        if (place < left) continue;
-        pen.beginPath();
-        pen.moveTo(place, 16);
-        pen.lineTo(place, bottom);
-        pen.stroke();
-        const fits = place > left + 10 && place < right - 4;
-        if (time % 2 === 0 && fits) pen.fillText(`${time} s`, place, bottom + 14);
-      }
-    }
-
-    drawWaveform({ pen, colour, x, left, right }) {
-      const middle = 48;
-      const width = Math.max(1, ((right - left) / VIEW) * SLICE * 0.7);
-      pen.fillStyle = colour("wave");
-      for (const [time, peak] of this.bars) {
-        const half = Math.max(0.5, 30 * Math.sqrt(peak)); // the root lets soft speech show
-        pen.fillRect(x(time), middle - half, width, 2 * half);
-      }
-    }
-
-    drawRows({ pen, colour, x, top, row }) {
-      const step = this.about.step;
-      pen.fillStyle = colour("heat");
-      for (const { time, probabilities } of this.steps) {
-        const from = x(time - step);
-        probabilities.forEach((probability, index) => {
-          if (probability < 0.02) return;
-          pen.globalAlpha = probability;
-          pen.fillRect(from, top + row * index + 2, x(time) - from + 0.5, row - 4);
-        });
-      }
-      pen.globalAlpha = 1;
-    }
-
-    drawMarks({ pen, colour, x, top, row }) {
-      pen.textAlign = "left";
-      pen.font = `bold ${pen.font}`;
-      for (const { time, label } of this.marks) {
-        const index = this.labels.indexOf(label);
-        pen.fillStyle = colour("mark");
-        pen.fillRect(x(time) - 1, 16, 2, top + row * this.labels.length - 16);
-        pen.textAlign = "right";
-        pen.fillText(label, x(time) - 4, 9);
-        if (index < 0) continue;
-        pen.beginPath();
-        pen.arc(x(time), top + row * (index + 0.5), 5, 0, 7);
-        pen.fill();
-      }
-    }
-
-    drawLabels({ pen, colour, left, right, top, row }) {
-      const latest = this.steps.at(-1)?.probabilities ?? [];
-      pen.fillStyle = colour("ink");
-      pen.font = pen.font.replace("bold ", "");
-      this.labels.forEach((label, index) => {
-        const y = top + row * (index + 0.5);
-        pen.textAlign = "right";
-        pen.fillText(label, left - 6, y);
-        if (latest[index] === undefined) return;
-        pen.fillText(`${Math.round(100 * latest[index])}%`, right + 38, y);
+      window.speechRolling(canvas, {
+        ...{ labels, bars, steps, marks, now },
+        ...{ view: VIEW, slice: SLICE, step: this.about.step },
       });
     }
   }
