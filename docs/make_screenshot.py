@@ -136,7 +136,7 @@ def show_model(page: Page) -> None:
 TABS = {
     "live": speak,
     "live-drawer": show_drawer,
-    "file-word": lambda page: upload(page, "Example: one word", "Heard"),
+    "file-word": lambda page: upload(page, "Example: one word", "loudest"),
     "file-long": lambda page: upload(page, "Example: seven words", "commands"),
     "file-refused": refuse,
     "model": show_model,

@@ -10,27 +10,6 @@
   const MOST = 100; // detections in the history
   const KEPT = 4; // seconds of answered sound to cut replays from
 
-  const RECORDER = `registerProcessor("speech-recorder", class extends AudioWorkletProcessor {
-    constructor() {
-      super();
-      this.piece = new Int16Array(Math.round(${CHUNK} * sampleRate));
-      this.filled = 0;
-    }
-    process([channels]) {
-      for (let i = 0; channels.length && i < channels[0].length; i++) {
-        let sum = 0;
-        for (const channel of channels) sum += channel[i];
-        const sample = Math.round((sum / channels.length) * 32768);
-        this.piece[this.filled++] = Math.max(-32768, Math.min(32767, sample));
-        if (this.filled === this.piece.length) {
-          this.port.postMessage(this.piece.slice());
-          this.filled = 0;
-        }
-      }
-      return true;
-    }
-  });`;
-
   const PAGE = `
     <div class="live-top">
       <button type="button" class="live-button">Start</button>
@@ -48,10 +27,10 @@
     <details class="live-more">
       <summary>Advanced</summary>
       <div class="live-settings">
-        <label>Threshold <output name="threshold"></output>
-          <input type="range" name="threshold" min="0.05" max="1" step="0.01"></label>
-        <label>Smoothing <output name="smoothing"></output>
-          <input type="range" name="smoothing"></label>
+        <label for="live-threshold">Threshold <output name="threshold"></output>
+          <input type="range" id="live-threshold" name="threshold" min="0.05" max="1" step="0.01"></label>
+        <label for="live-smoothing">Smoothing <output name="smoothing"></output>
+          <input type="range" id="live-smoothing" name="smoothing"></label>
         <label class="live-check"><input type="checkbox" name="processing">
           Let the browser process the sound (echo, noise, gain). The model was trained
           without.</label>
@@ -69,22 +48,6 @@
     </table></div>
     <p class="live-private">The sound goes to this server only, which keeps none of it. The replays
       are in the memory of this page, the last ${MOST} of them, and are gone when you close it.</p>`;
-
-  const WORDS = {
-    insecure: () =>
-      `The browser gives the microphone to safe addresses only, and ${location.host} is not one: ` +
-      "open the page on the machine that serves it (http://127.0.0.1), or start app.py with " +
-      "--ssl-certfile and --ssl-keyfile and open it by https.",
-    NotAllowedError: () =>
-      "The browser was not allowed to use the microphone: allow it for this page (the symbol " +
-      "beside the address), then press Start again.",
-    NotFoundError: () =>
-      "No microphone was found: connect one, check the system's sound settings, then press Start " +
-      "again.",
-    NotReadableError: () =>
-      "The microphone is in use or does not work: close other programs that record, then press " +
-      "Start again.",
-  };
 
   const clock = window.speechClock;
 
@@ -244,61 +207,33 @@
     }
 
     async start() {
-      if (!isSecureContext || !navigator.mediaDevices?.getUserMedia) {
-        return this.say(WORDS.insecure(), true);
-      }
       this.button.disabled = true;
       this.say("Waiting for the microphone: allow it where the browser asks.");
-      const wanted = this.inputs.processing.checked;
       try {
-        this.stream = await navigator.mediaDevices.getUserMedia({
-          audio: {
-            // made for calls; they change the sound so much that the network would hear something
-            // else than it was trained on
-            echoCancellation: wanted,
-            noiseSuppression: wanted,
-            autoGainControl: wanted,
-          },
-        });
+        this.microphone = await window.SpeechMicrophone.open(this.inputs.processing.checked);
+        this.rate = this.microphone.rate;
         this.forget();
         this.key = await this.enrol();
-        await this.record();
+        await this.microphone.record(
+          CHUNK,
+          (piece) => this.hear(piece),
+          (sentence) => this.fail(sentence),
+        );
       } catch (error) {
-        this.close();
-        const unknown =
-          error instanceof DOMException ? `The microphone cannot be used: ${error.message}` : error.message;
-        this.say(WORDS[error.name]?.() ?? unknown, true);
-        return;
+        return this.fail(error.message);
       } finally {
         this.button.disabled = false;
       }
+      if (!this.microphone) return; // it failed meanwhile, and said so
       this.running = true;
       this.button.textContent = "Stop";
       this.button.classList.add("running");
-      this.say(`Listening to ${this.track.label || "the microphone"}.`);
+      this.say(`Listening to ${this.microphone.name}.`);
       this.dataset.state = "listening";
       this.animate();
     }
 
-    async record() {
-      this.track = this.stream.getAudioTracks()[0];
-      this.track.onended = () =>
-        this.fail("The microphone is gone: connect it, then press Start again.");
-      this.context = new AudioContext();
-      const module = URL.createObjectURL(new Blob([RECORDER], { type: "text/javascript" }));
-      await this.context.audioWorklet.addModule(module);
-      URL.revokeObjectURL(module);
-      this.rate = this.context.sampleRate;
-      const recorder = new AudioWorkletNode(this.context, "speech-recorder", {
-        numberOfOutputs: 0,
-      });
-      recorder.port.onmessage = ({ data }) => this.hear(data);
-      this.context.createMediaStreamSource(this.stream).connect(recorder);
-      await this.context.resume();
-    }
-
     hear(piece) {
-      if (!this.stream) return;
       const at = this.captured;
       this.captured += piece.length / this.rate;
       const now = performance.now() / 1000;
@@ -345,7 +280,7 @@
     async pump() {
       this.sending = true;
       try {
-        while (this.stream && this.waiting.length) await this.send();
+        while (this.microphone && this.waiting.length) await this.send();
       } catch (error) {
         this.fail(error.message);
       } finally {
@@ -497,10 +432,8 @@
     close() {
       this.running = false;
       this.dataset.state = "stopped";
-      if (this.track) this.track.onended = null;
-      this.stream?.getTracks().forEach((track) => track.stop());
-      this.context?.close();
-      this.stream = this.context = this.track = undefined;
+      this.microphone?.close();
+      this.microphone = undefined;
       this.waiting = [];
       this.button.textContent = "Start";
       this.button.classList.remove("running");

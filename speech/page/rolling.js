@@ -72,8 +72,8 @@
   function drawRows({ pen, colour, x }, { steps, step }) {
     pen.fillStyle = colour("heat");
     for (const { time, probabilities } of steps) {
-      const from = x(time - step);
-      const width = x(time) - from + 0.5; // a little over the next: no seams
+      const from = Math.round(x(time - step)); // on whole pixels: no seams
+      const width = Math.round(x(time)) - from;
       probabilities.forEach((probability, index) => {
         if (probability < 0.02) return;
         pen.globalAlpha = probability;

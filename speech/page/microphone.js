@@ -1,0 +1,89 @@
+// The microphone of this browser, and what to say where there is none: window.SpeechMicrophone.
+(() => {
+  const recorder = (chunk) => `registerProcessor("speech-recorder",
+    class extends AudioWorkletProcessor {
+      constructor() {
+        super();
+        this.piece = new Int16Array(Math.round(${chunk} * sampleRate));
+        this.filled = 0;
+      }
+      process([channels]) {
+        for (let i = 0; channels.length && i < channels[0].length; i++) {
+          let sum = 0;
+          for (const channel of channels) sum += channel[i];
+          const sample = Math.round((sum / channels.length) * 32768);
+          this.piece[this.filled++] = Math.max(-32768, Math.min(32767, sample));
+          if (this.filled === this.piece.length) {
+            this.port.postMessage(this.piece.slice());
+            this.filled = 0;
+          }
+        }
+        return true;
+      }
+    });`;
+
+  const SENTENCES = {
+    NotAllowedError:
+      "The browser was not allowed to use the microphone: allow it for this page (the symbol " +
+      "beside the address), then press Start again.",
+    NotFoundError:
+      "No microphone was found: connect one, check the system's sound settings, then press Start " +
+      "again.",
+    NotReadableError:
+      "The microphone is in use or does not work: close other programs that record, then press " +
+      "Start again.",
+  };
+  const INSECURE = () =>
+    `The browser gives the microphone to safe addresses only, and ${location.host} is not one: ` +
+    "open the page on the machine that serves it (http://127.0.0.1), or start app.py with " +
+    "--ssl-certfile and --ssl-keyfile and open it by https.";
+  const GONE = "The microphone is gone: connect it, then press Start again.";
+
+  window.SpeechMicrophone = class {
+    // Asks for it; the error that it throws is a sentence for the user.
+    // processing: whether the browser may work on the sound
+    static async open(processing) {
+      if (!isSecureContext || !navigator.mediaDevices?.getUserMedia) throw new Error(INSECURE());
+      const microphone = new this();
+      try {
+        microphone.stream = await navigator.mediaDevices.getUserMedia({
+          audio: {
+            // made for calls; they change the sound so much that the network would hear something
+            // else than it was trained on
+            echoCancellation: processing,
+            noiseSuppression: processing,
+            autoGainControl: processing,
+          },
+        });
+      } catch ({ name, message }) {
+        throw new Error(SENTENCES[name] ?? `The microphone cannot be used: ${message}`);
+      }
+      microphone.track = microphone.stream.getAudioTracks()[0];
+      microphone.context = new AudioContext();
+      microphone.rate = microphone.context.sampleRate; // Hz
+      microphone.name = microphone.track.label || "the microphone";
+      return microphone;
+    }
+
+    // Calls hear(piece) with an Int16Array of so many seconds, mono, again and again; lost(sentence)
+    // where the microphone goes away.
+    async record(chunk, hear, lost) {
+      const { context, stream, track } = this;
+      track.onended = () => lost(GONE);
+      const module = URL.createObjectURL(new Blob([recorder(chunk)], { type: "text/javascript" }));
+      await context.audioWorklet.addModule(module);
+      URL.revokeObjectURL(module);
+      const node = new AudioWorkletNode(context, "speech-recorder", { numberOfOutputs: 0 });
+      node.port.onmessage = ({ data }) => this.stream && hear(data);
+      context.createMediaStreamSource(stream).connect(node);
+      await context.resume();
+    }
+
+    close() {
+      this.track.onended = null;
+      this.stream?.getTracks().forEach((track) => track.stop());
+      if (this.stream) this.context.close();
+      this.stream = undefined;
+    }
+  };
+})();
