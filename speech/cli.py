@@ -137,7 +137,7 @@ def train(
         typer.Option(help="Repeat the config.json of a run.", show_default="the recipe"),
     ] = None,
     seed: Annotated[int | None, typer.Option(show_default="1", min=0)] = None,
-    epochs: Annotated[int | None, typer.Option(show_default="70", min=1)] = None,
+    epochs: Annotated[int | None, typer.Option(show_default="60", min=1)] = None,
     epoch_clips: Annotated[int | None, typer.Option(show_default="16000", min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(show_default="128", min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option(show_default="0.002")] = None,
