@@ -14,10 +14,14 @@ ModelOption = Annotated[Path, typer.Option("--model", help="Folder of a model, o
 
 
 def console() -> Any:
-    """Where tables are printed; in a pipe or a file they are not cut to 80 columns."""
+    """Where tables are printed; in a pipe or a file they are not cut to 80 columns.
+
+    What stands in a cell is text, not markup: a file may be called ``[old].wav``.
+    """
     from rich.console import Console
 
-    return Console() if sys.stdout.isatty() else Console(width=200)
+    width = None if sys.stdout.isatty() else 200
+    return Console(width=width, markup=False, emoji=False)
 
 
 def table(*columns: str) -> Any:
@@ -35,7 +39,8 @@ def progress(what: str, *, in_bytes: bool = False) -> Iterator[Any]:
     from rich.console import Console
 
     count = (bars.DownloadColumn(), bars.TransferSpeedColumn()) if in_bytes else ()
-    columns = (bars.TextColumn(what), bars.BarColumn(), *count, bars.TimeRemainingColumn())
+    name = bars.TextColumn("{task.description}", markup=False)  # a file's may hold brackets
+    columns = (name, bars.BarColumn(), *count, bars.TimeRemainingColumn())
     console = Console(stderr=True)
     with bars.Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)

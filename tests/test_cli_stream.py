@@ -71,6 +71,13 @@ def test_a_scan_prints_a_table_of_times_and_labels(words):
     assert result.stderr == ""
 
 
+def test_the_name_of_a_file_is_shown_as_it_is(words, tmp_path):
+    path = tmp_path / "[old] {take} :dog:.wav"
+    path.write_bytes(words.read_bytes())
+    shown = speech("scan", path).stdout
+    assert path.name in shown
+
+
 def test_a_scan_says_what_listen_says_of_the_same_file(words):
     listened = speech("listen", "--wav", words, "--json").stdout.splitlines()
     scanned = speech("scan", words, "--json").stdout.splitlines()
