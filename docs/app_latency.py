@@ -1,6 +1,6 @@
 """How soon is a word on the page, what does a live session cost, and how soon is the page there?
 
-python docs/experiments/app_latency.py [--rounds N] [--markdown FILE]
+python docs/app_latency.py [--rounds N] [--markdown FILE]
 
 Each round starts `python app.py`, opens the page in Chromium, lets the browser's microphone say the
 seven synthesised words that come along, twice, and notes when the Live tab shows which word. The
@@ -12,12 +12,10 @@ Wants the extras app and dev, and Chromium.
 import argparse
 import base64
 import os
-import shutil
 import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,15 +24,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
-import soxr
-from playwright.sync_api import Browser, Page, sync_playwright
+from make_screenshot import speaking_browser
+from playwright.sync_api import Page
 
 import app
 from speech.files import write_text
 
 HEADING = "## The page in the browser"
-MICROPHONE_RATE = 48_000
 SECONDS = 32.0  # the words twice
 FRAME = 0.01
 LOUD = 0.03  # of the peak: 30 dB below it
@@ -105,7 +101,7 @@ def page(
         [
             HEADING,
             "",
-            f"Made by `python docs/experiments/app_latency.py --rounds {len(rounds)} --markdown "
+            f"Made by `python docs/app_latency.py --rounds {len(rounds)} --markdown "
             f"docs/performance.md`: Chromium "
             f"and the server on one machine of {os.cpu_count()} cores, {len(delays)} words shown "
             f"({spread}); session and start of each round: {each}.",
@@ -120,7 +116,7 @@ def page(
 
 def measure() -> dict[str, Any]:
     """One round: delays in seconds, load in percent, start and dropped in seconds."""
-    with chromium() as browser, served() as (process, address, began):
+    with speaking_browser() as browser, served() as (process, address, began):
         tab = browser.new_page()
         tab.set_default_timeout(120_000)
         tab.add_init_script(SPY)
@@ -158,25 +154,6 @@ def served() -> Iterator[tuple[subprocess.Popen[bytes], str, float]]:
     finally:
         process.terminate()
         process.wait()
-
-
-@contextmanager
-def chromium() -> Iterator[Browser]:
-    """A browser whose microphone says the words of the example again and again."""
-    samples, rate = soundfile.read(app.EXAMPLES / "seven_words.flac")
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        wav = Path(folder) / "words.wav"
-        soundfile.write(wav, soxr.resample(samples, rate, MICROPHONE_RATE), MICROPHONE_RATE)
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium") or shutil.which("chromium-browser"),
-            args=[
-                *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
-                *("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"),
-                f"--use-file-for-fake-audio-capture={wav}",
-            ],
-        )
-        yield browser
-        browser.close()
 
 
 def open_when_there(tab: Page, address: str) -> None:
