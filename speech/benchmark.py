@@ -14,13 +14,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from speech.errors import ModelError
 from speech.recognizer import Recognizer, load
 from speech.stream import DecoderConfig, StreamDecoder
+
+if TYPE_CHECKING:
+    from speech.batches import Batch, ClipSource
+    from speech.model import CommandModel
 
 T = TypeVar("T")
 
@@ -313,7 +317,7 @@ def _training(corpus: Path) -> list[WayRow]:
     threads = str(max(1, (os.cpu_count() or 2) - 1))
     os.environ |= {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": "1"}
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    from speech.batches import ClipSource, prefetch
+    from speech.batches import ClipSource
     from speech.corpus import LabelSet, decode, scan
     from speech.model import CommandModel
     from speech.train_config import TrainConfig
@@ -327,9 +331,31 @@ def _training(corpus: Path) -> list[WayRow]:
     first = next(batches)
     for batch in (first, next(batches)):
         model.train_on_batch(*batch)
+    rates, waiting = training_rates(model, source, first, steps)
+    ways = ("the network alone", "the data by itself", "both, as trained")
+    rows = [("Training, clips/s", way, rate, True) for way, rate in zip(ways, rates, strict=True)]
+    return [*rows, ("Training, time waiting for data, %", ways[2], 100 * waiting, False)]
+
+
+def training_rates(
+    model: "CommandModel", source: "ClipSource", batch: "Batch", steps: int
+) -> tuple[list[float], float]:
+    """What the network takes, what the data take, and both together with the data made ahead.
+
+    Args:
+        model: Compiled.
+        source: Of the batches.
+        batch: One of them, for the network alone.
+        steps: How many batches each way.
+
+    Returns:
+        Clips a second of the three ways, and the share of the time that the third waited for data.
+    """
+    from speech.batches import prefetch
+
     clock = [time.perf_counter()]
     for _ in range(steps):
-        model.train_on_batch(*first)
+        model.train_on_batch(*batch)
     clock.append(time.perf_counter())
     for _ in zip(range(steps), source.batches(1), strict=False):
         pass
@@ -337,16 +363,13 @@ def _training(corpus: Path) -> list[WayRow]:
     waited, ahead = 0.0, prefetch(source.batches(2))
     for _ in range(steps):
         asked = time.perf_counter()
-        batch = next(ahead)
+        made = next(ahead)
         waited += time.perf_counter() - asked
-        model.train_on_batch(*batch)
+        model.train_on_batch(*made)
     clock.append(time.perf_counter())
     ahead.close()
-    ways = ("the network alone", "the data by itself", "both, as trained")
-    rates = steps * config.batch_size / np.diff(clock)
-    rows = [("Training, clips/s", w, float(r), True) for w, r in zip(ways, rates, strict=True)]
-    share = 100 * waited / (clock[3] - clock[2])
-    return [*rows, ("Training, time waiting for data, %", ways[2], share, False)]
+    rates = steps * source.config.batch_size / np.diff(clock)
+    return rates.tolist(), waited / (clock[3] - clock[2])
 
 
 # --- the table ----------------------------------------------------------------------------------

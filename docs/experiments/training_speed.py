@@ -7,7 +7,6 @@ python docs/experiments/training_speed.py CORPUS
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 STEPS, RUNS = 20, 3
@@ -15,9 +14,8 @@ STEPS, RUNS = 20, 3
 
 def measure(root: Path) -> None:
     """Print one row: clips/s of the network alone, of the data alone, and of both together."""
-    import numpy as np
-
-    from speech.batches import ClipSource, prefetch
+    from speech.batches import ClipSource
+    from speech.benchmark import training_rates
     from speech.corpus import LabelSet, decode, scan
     from speech.model import CommandModel
     from speech.train_config import TrainConfig
@@ -32,29 +30,14 @@ def measure(root: Path) -> None:
     for batch in batches:
         model.train_on_batch(*batch)
     rates: dict[str, list[float]] = {"network": [], "data": [], "both": [], "waiting": []}
-    for run in range(RUNS):
-        clock = [time.perf_counter()]
-        for _ in range(STEPS):
-            model.train_on_batch(*batches[0])
-        clock.append(time.perf_counter())
-        for _ in zip(range(STEPS), source.batches(run), strict=False):
-            pass
-        clock.append(time.perf_counter())
-        waited = 0.0
-        ahead = prefetch(source.batches(run))
-        for _ in range(STEPS):
-            asked = time.perf_counter()
-            batch = next(ahead)
-            waited += time.perf_counter() - asked
-            model.train_on_batch(*batch)
-        clock.append(time.perf_counter())
-        ahead.close()
-        for name, seconds in zip(("network", "data", "both"), np.diff(clock), strict=True):
-            rates[name].append(STEPS * config.batch_size / seconds)
-        rates["waiting"].append(waited / (clock[3] - clock[2]))
+    for _ in range(RUNS):
+        speeds, waiting = training_rates(model, source, batches[0], STEPS)
+        for name, speed in zip(("network", "data", "both"), speeds, strict=True):
+            rates[name].append(speed)
+        rates["waiting"].append(waiting)
     cells = [f"{min(r):.0f} to {max(r):.0f}" for n, r in rates.items() if n != "waiting"]
-    waiting = f"{max(rates['waiting']):.1%}"
-    print(f"| {os.environ['TF_NUM_INTRAOP_THREADS']} |", " | ".join(cells), f"| {waiting} |")
+    longest = f"{max(rates['waiting']):.1%}"
+    print(f"| {os.environ['TF_NUM_INTRAOP_THREADS']} |", " | ".join(cells), f"| {longest} |")
 
 
 def main(root: Path) -> None:
