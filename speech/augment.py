@@ -18,7 +18,7 @@ from speech.features import FeatureConfig, check_fields, vocal_tract_warp
 
 Batch = npt.NDArray[np.float32]
 _COSINES = 8  # a response has no finer structure that a mel filterbank would show
-_MADE = 48  # synthesised backgrounds
+_MADE = 72  # synthesised backgrounds
 _VOICES = 21  # lengths of the vocal tract to choose from
 
 
@@ -60,7 +60,7 @@ class AugmentConfig:
     gain_db: tuple[float, float] = (-30.0, 14.0)
     floor_probability: float = 0.5
     floor_rms: tuple[float, float] = (1e-5, 3e-3)
-    silence_rms: tuple[float, float] = (1e-5, 0.3)
+    silence_rms: tuple[float, float] = (1e-5, 1.0)
     response_probability: float = 0.6
     response_db: float = 4.0
     highpass_hz: tuple[float, float] = (40.0, 500.0)
@@ -68,7 +68,7 @@ class AugmentConfig:
     band_probability: float = 0.35
     vocal_tract: float = 0.1
     time_masks: int = 2
-    time_mask_seconds: float = 0.15
+    time_mask_seconds: float = 0.1
     coefficient_masks: int = 1
     coefficient_mask: int = 4
 
@@ -114,8 +114,9 @@ class Augmenter:
         config: The ranges.
         features: Rate and length of the clips.
         noise: Backgrounds, int16 or float32 (n,); those shorter than a clip are left out.
-            Synthesised backgrounds are added to them: coloured noise and mains hum, since a
-            handful of recordings teaches a network those recordings and not what a room is.
+            Synthesised backgrounds are added to them: coloured noise, mains hum and music of
+            bare tones, since a handful of recordings teaches a network those recordings and not
+            what a room is.
         seed: Decides the synthesised backgrounds.
     """
 
@@ -135,7 +136,10 @@ class Augmenter:
             if len(n) >= features.n_samples
         ]
         length = max(10 * features.sample_rate, features.n_samples)
-        made = [_synthetic_background(length, features.sample_rate, rng) for _ in range(_MADE)]
+        made = [
+            (_music if i % 3 == 0 else _room)(length, features.sample_rate, rng)
+            for i in range(_MADE)
+        ]
         self._noise = [(n / max(float(np.sqrt(np.mean(n**2))), 1e-6)) for n in recorded + made]
         # recordings are worth more than synthesis: as often, though they are fewer
         shares = [1 / max(1, len(recorded))] * len(recorded) + [1 / len(made)] * len(made)
@@ -285,7 +289,7 @@ def _spans(
     return masked
 
 
-def _synthetic_background(n: int, sample_rate: int, rng: np.random.Generator) -> Batch:
+def _room(n: int, sample_rate: int, rng: np.random.Generator) -> Batch:
     """Noise (n,) from a rumble to a hiss, with bumps; some have mains hum, some have knocks."""
     frequency = np.fft.rfftfreq(n, 1 / sample_rate)
     lowest = np.exp(rng.uniform(np.log(20), np.log(300)))  # no rumble falls for ever
@@ -309,6 +313,29 @@ def _synthetic_background(n: int, sample_rate: int, rng: np.random.Generator) ->
     depth, beat = rng.uniform(0, 0.7) * (rng.random() < 0.3), rng.uniform(1, 20)
     slow *= 1 + depth * np.sin(2 * np.pi * beat * time)
     background: Batch = (noise * slow / np.sqrt(np.mean(noise**2))).astype(np.float32)
+    return background
+
+
+def _music(n: int, sample_rate: int, rng: np.random.Generator) -> Batch:
+    """Chords (n,) of one to four steady voices, sines to squares, that change at will."""
+    music = np.zeros(n)
+    start = 0
+    while start < n:
+        length = min(int(sample_rate * 10 ** rng.uniform(-0.7, 0.6)), n - start)
+        time = np.arange(length) / sample_rate
+        chord = np.zeros(length)
+        pitch = 50 * 150 ** rng.random()
+        for _voice in range(rng.choice([1, 1, 1, 2, 3, 4])):
+            sine = np.sin(2 * np.pi * (pitch * time + rng.random()))
+            drive = 10 ** rng.uniform(-0.5, 1.5) if rng.random() < 0.6 else 0.01
+            chord += np.clip(drive * sine, -1, 1) / min(drive, 1)  # overdriven, a sine is a square
+            pitch *= 2 ** (rng.integers(1, 13) / 12)
+        if rng.random() < 0.3:
+            chord *= 0.2 + np.exp(-time / 10 ** rng.uniform(-1, 0.5))
+        music[start : start + length] = chord / np.sqrt(np.mean(chord**2))
+        start += length
+    music += rng.standard_normal(n) * 10 ** rng.uniform(-4, -1)
+    background: Batch = (music / np.sqrt(np.mean(music**2))).astype(np.float32)
     return background
 
 

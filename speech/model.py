@@ -34,7 +34,7 @@ class Architecture:
 
     conv_filters: tuple[int, ...] = (64, 128)
     lstm_layers: int = 2
-    lstm_units: int = 96
+    lstm_units: int = 128
     bidirectional: bool = True
     pooling: Literal["attention", "mean", "last"] = "attention"
     dropout: float = 0.2
