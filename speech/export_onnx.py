@@ -64,7 +64,7 @@ def write_onnx(
     add = _Nodes()
     mfcc = _front_end(add, front, features, TensorProto.DOUBLE if exact else TensorProto.FLOAT)
     add("Transpose", mfcc, perm=[0, 2, 1], output="mfcc")
-    _network(add, network, _windows(add, mfcc, features), features.n_frames)
+    _network(add, network, _windows(add, "mfcc", features), features.n_frames)
 
     def tensor(name: str, *shape: int | str) -> Any:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
@@ -143,21 +143,21 @@ def _front_end(add: _Nodes, front: FrontEnd, features: FeatureConfig, kind: int)
 
 
 def _windows(add: _Nodes, mfcc: str, features: FeatureConfig) -> str:
-    """MFCC (batch, n_mfcc, frames) -> those of each window (windows, n_mfcc, n_frames)."""
+    """MFCC (batch, frames, n_mfcc) -> those of each window (windows, n_frames, n_mfcc)."""
     n_frames = features.n_frames
-    frames = add("Reshape", add("Shape", mfcc, start=2), np.zeros(0, np.int64))
+    frames = add("Reshape", add("Shape", mfcc, start=1, end=2), np.zeros(0, np.int64))
     firsts = add(
         "Range", np.int64(0), add("Sub", frames, np.int64(n_frames - 1)), np.int64(WINDOW_HOPS)
     )
     every = add("Add", add("Unsqueeze", firsts, [1]), np.arange(n_frames)[np.newaxis])
-    x = add("Gather", mfcc, every, axis=2)  # (batch, n_mfcc, windows of each, n_frames)
-    return add("Reshape", add("Transpose", x, perm=[0, 2, 1, 3]), [-1, features.n_mfcc, n_frames])
+    x = add("Gather", mfcc, every, axis=1)  # (batch, windows of each, n_frames, n_mfcc)
+    return add("Reshape", x, [-1, n_frames, features.n_mfcc])
 
 
 def _network(add: _Nodes, network: Network, mfcc: str, n_frames: int) -> None:
-    """MFCC (batch, n_mfcc, n_frames) -> ``probabilities`` (batch, n_classes)."""
-    states = add("Sub", mfcc, network.mean[:, np.newaxis])
-    states = add("Mul", states, network.scale[:, np.newaxis])
+    """MFCC (batch, n_frames, n_mfcc) -> ``probabilities`` (batch, n_classes)."""
+    states = add("Mul", add("Sub", mfcc, network.mean), network.scale)
+    states = add("Transpose", states, perm=[0, 2, 1])
     for kernel, bias in network.convolutions:
         padding = _same_padding(n_frames, len(kernel))
         kernel = kernel.transpose(2, 1, 0)
