@@ -1,6 +1,7 @@
 """The recogniser in a browser: speak and see what it heard, or upload a recording."""
 
 import argparse
+import inspect
 import io
 import ipaddress
 import logging
@@ -11,11 +12,9 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from unittest import mock
 from urllib.parse import quote
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # is read when Gradio is imported
-
-import gradio as gr
 import numpy as np
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
@@ -29,6 +28,23 @@ from speech.live import MOST_BYTES, Listener, Listeners, settings
 from speech.recognizer import Recognizer, load
 from speech.recording import MAX_MEGABYTES, MAX_SECONDS, Progress, commands_in, is_short
 from speech.shelf import Shelf, warmed
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # is read when Gradio is imported
+
+
+def _file_of(value: Any, known: Callable[[Any], str] = inspect.getfile) -> str:
+    """Where something is defined; no component of Gradio is told.
+
+    At every import Gradio parses its own sources to write stubs for editors beside them, in half of
+    the time that the import takes. It leaves out components that come from no file.
+    """
+    if getattr(value, "__module__", "").startswith("gradio."):
+        raise OSError
+    return known(value)
+
+
+with mock.patch("inspect.getfile", _file_of):
+    import gradio as gr
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

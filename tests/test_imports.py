@@ -211,3 +211,18 @@ for name in speech.__all__:
     getattr(speech, name)
 """
     assert "tensorflow" not in loaded(program)
+
+
+def test_the_app_imports_gradio_without_letting_it_rewrite_itself() -> None:
+    pytest.importorskip("gradio")
+    program = """
+import inspect, sys
+touched, known = [], inspect.getfile
+sys.addaudithook(lambda event, given: touched.append(given) if event == "open" else None)
+import app
+stubs = [path for path, *_ in touched if str(path).endswith(".pyi")]
+assert not stubs, stubs
+assert inspect.getfile is known
+assert inspect.getfile(app.gr.Audio).endswith("audio.py")
+"""
+    assert "gradio" in loaded(program)
