@@ -35,6 +35,18 @@ _OPERATORS = {
     *("MatMul", "Max", "Mul", "Range", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Shape"),
     *("Slice", "Softmax", "Sub", "Tanh", "Transpose", "Unsqueeze"),
 }
+# numbers of schema.fbs, of what export_litert writes: no custom or Flex operators, no variables
+_BUILTINS = {
+    *(0, 2, 3, 6, 9),  # ADD, CONCATENATION, CONV_2D, DEQUANTIZE, FULLY_CONNECTED
+    *(14, 18, 22, 25, 28),  # LOGISTIC, MUL, RESHAPE, SOFTMAX, TANH
+    *(36, 39, 40, 41, 45),  # GATHER, TRANSPOSE, MEAN, SUB, STRIDED_SLICE
+    *(49, 55, 58, 73, 74),  # SPLIT, MAXIMUM, LESS, LOG, SUM
+    *(92, 105, 119),  # SQUARE, REVERSE_V2, WHILE
+    *(122, 126, 130),  # SCATTER_ND, BATCH_MATMUL, BROADCAST_TO
+}
+_NUMBERS = {0, 1, 2, 4, 6, 9}  # FLOAT32, FLOAT16, INT32, INT64, BOOL, INT8
+_PLACEHOLDER = 127  # of the builtin code in its first, too narrow field
+_MAX_PARTS, _MAX_EXTENT = 20_000, 64_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +122,7 @@ def read(path: Path) -> tuple[Metadata, bytes]:
 
     Returns:
         The metadata and the bytes of the model. They are whole (their digest is the one in the
-        metadata), refer to no other file, and an ONNX graph has only the operators of an export.
+        metadata), refer to no other file, and have only the operators of an export.
 
     Raises:
         ModelError: Too big, damaged, or not a file that ``speech export`` made.
@@ -146,7 +158,7 @@ def attach(model: bytes, metadata: Metadata, suffix: str) -> bytes:
         suffix: ``.onnx`` or ``.tflite``.
 
     Raises:
-        ValueError: An ONNX model with operators or fields that ``read`` would refuse.
+        ValueError: A model with operators or fields that ``read`` would refuse.
     """
     _, graph, _ = (_litert if suffix == ".tflite" else _onnx)(model)
     digest = hashlib.sha256(graph).hexdigest()
@@ -172,6 +184,7 @@ def _litert(content: bytes) -> tuple[bytes, bytes, bytes | None]:
     """The model, the graph (the same) and the text, if there is one."""
     if content[4:8] != b"TFL3":
         raise ValueError("something else")
+    _check_flatbuffer(content)
     if not zipfile.is_zipfile(io.BytesIO(content)):
         return content, content, None
     try:
@@ -185,6 +198,91 @@ def _litert(content: bytes) -> tuple[bytes, bytes, bytes | None]:
             return model, model, archive.read(members[0])
     except (zipfile.BadZipFile, EOFError, RuntimeError, struct.error) as error:
         raise ValueError(f"a damaged one ({str(error) or 'it ends early'})") from error
+
+
+def _check_flatbuffer(content: bytes) -> None:
+    """Refuse what no export has; the numbers of the fields are those of schema.fbs."""
+    model = _unsigned(content, 0)
+    codes = _tables(content, model, 1)
+    for code in codes:
+        _check_operator_code(content, code)
+    buffers = _tables(content, model, 4)
+    for buffer in buffers:
+        if _scalar(content, buffer, 1, 8) or _scalar(content, buffer, 2, 8):
+            raise ValueError("a graph whose weights lie outside of it")
+    subgraphs = _tables(content, model, 2)
+    if not subgraphs or _slot(content, model, 8) or _slot(content, model, 9):
+        raise ValueError("something else")
+    parts = len(subgraphs)
+    for subgraph in subgraphs:
+        tensors, operators = _tables(content, subgraph, 0), _tables(content, subgraph, 3)
+        parts += len(tensors) + len(operators)
+        if parts > _MAX_PARTS:
+            raise ValueError(f"a graph of more than {_MAX_PARTS:,} parts")
+        for operator in operators:
+            custom = any(_slot(content, operator, number) for number in (5, 9, 10, 11, 12))
+            if custom or _scalar(content, operator, 0, 4) >= len(codes):
+                raise ValueError("a graph with a foreign operator")
+        for tensor in tensors:
+            _check_litert_tensor(content, tensor, len(buffers))
+
+
+def _check_operator_code(content: bytes, code: int) -> None:
+    old, new = _scalar(content, code, 0, 1), _scalar(content, code, 3, 4)
+    custom = _slot(content, code, 1)
+    if custom or old > _PLACEHOLDER or max(old, new) not in _BUILTINS:
+        name = "a custom one" if custom else f"builtin {max(old, new)}"
+        raise ValueError(f"a graph with a foreign operator ({name})")
+
+
+def _check_litert_tensor(content: bytes, tensor: int, n_buffers: int) -> None:
+    if _scalar(content, tensor, 1, 1) not in _NUMBERS or _scalar(content, tensor, 5, 1):
+        raise ValueError("a graph with variables, or with tensors that are no numbers")
+    size, extents = 1, _vector(content, tensor, 0)
+    for place in extents:
+        size *= _unsigned(content, place)
+        if size > _MAX_EXTENT:  # of a negative extent too, which is read as a huge one
+            raise ValueError(f"a graph with a tensor of more than {_MAX_EXTENT:,} numbers")
+    elsewhere = any(_slot(content, tensor, number) for number in (6, 9, 10))
+    if _scalar(content, tensor, 2, 4) >= n_buffers or elsewhere:
+        raise ValueError("a graph with weights that are nowhere, sparse, or outside of it")
+
+
+def _unsigned(content: bytes, at: int, size: int = 4) -> int:
+    if not 0 <= at <= len(content) - size:
+        raise ValueError("a truncated file")
+    return int.from_bytes(content[at : at + size], "little")
+
+
+def _slot(content: bytes, table: int, number: int) -> int:
+    """Where a field of a table lies; 0 where the table has none of that number."""
+    back = _unsigned(content, table)
+    fields = table - (back - 2**32 if back >= 2**31 else back)
+    if 6 + 2 * number > _unsigned(content, fields, 2):
+        return 0
+    offset = _unsigned(content, fields + 4 + 2 * number, 2)
+    return table + offset if offset else 0
+
+
+def _scalar(content: bytes, table: int, number: int, size: int) -> int:
+    slot = _slot(content, table, number)
+    return _unsigned(content, slot, size) if slot else 0
+
+
+def _vector(content: bytes, table: int, number: int) -> range:
+    """Where the elements lie, of four bytes each."""
+    slot = _slot(content, table, number)
+    if not slot:
+        return range(0)
+    start = slot + _unsigned(content, slot)
+    count = _unsigned(content, start)
+    if count > _MAX_PARTS:
+        raise ValueError(f"a graph of more than {_MAX_PARTS:,} parts")
+    return range(start + 4, start + 4 + 4 * count, 4)
+
+
+def _tables(content: bytes, table: int, number: int) -> list[int]:
+    return [place + _unsigned(content, place) for place in _vector(content, table, number)]
 
 
 # --- ONNX: a protobuf message, walked without building anything ----------------------------------

@@ -1,6 +1,7 @@
 """Tampered model files, made from the whole ones that ship; no Keras is needed to make them."""
 
 import functools
+import hashlib
 import io
 import json
 import struct
@@ -233,8 +234,6 @@ def _changed_weights(original: dict[str, bytes]) -> dict[str, bytes]:
 
 def changed_graph(whole: bytes, change: Callable[[Any], object]) -> bytes:
     """An ONNX file whose graph was tampered with by somebody who knows how the digest is made."""
-    import hashlib
-
     import onnx
 
     from speech import container
@@ -297,9 +296,94 @@ def onnx_files(whole: Path) -> dict[str, bytes]:
     return made
 
 
-def litert_files(whole: bytes) -> dict[str, bytes]:
-    """Every tampered .tflite file, of which little can be said before it is run."""
+def litert_model(change: Callable[[Any, Any], object] = lambda model, schema: None) -> bytes:
+    """One RESHAPE with this project's metadata and a right digest, as flatbuffers writes it."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    from speech import container
+    from speech.features import FeatureConfig
+
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.RESHAPE
+    operator = schema.OperatorT()
+    operator.inputs, operator.outputs = [0], [1]
+    tensors = [schema.TensorT(), schema.TensorT()]
+    for tensor in tensors:
+        tensor.shape, tensor.type, tensor.buffer = [1, 16_000], schema.TensorType.FLOAT32, 0
+    graph = schema.SubGraphT()
+    graph.tensors, graph.operators, graph.inputs, graph.outputs = tensors, [operator], [0], [1]
+    model = schema.ModelT()
+    model.version, model.operatorCodes, model.subgraphs = 3, [code], [graph]
+    model.buffers = [schema.BufferT()]
+    change(model, schema)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    raw = bytes(builder.Output())
+    digest = hashlib.sha256(raw).hexdigest()
+    known = FeatureConfig()
+    text = container.Metadata(("yes", "no"), known, 1.0, {}, {}, "float32", "0" * 64, digest)
+    return raw + packed({"speech.json": text.to_json().encode()})
+
+
+def _operator(name: str, custom: str | None, model: Any, schema: Any) -> None:
+    """A second operator of that kind, with variables where the kind is about them."""
+    code = schema.OperatorCodeT()
+    code.builtinCode = getattr(schema.BuiltinOperator, name)
+    code.deprecatedBuiltinCode = min(127, code.builtinCode)
+    code.customCode = custom
+    model.operatorCodes.append(code)
+    operator = schema.OperatorT()
+    operator.opcodeIndex, operator.inputs, operator.outputs = 1, [0], [1]
+    model.subgraphs[0].operators.append(operator)
+
+
+def _set(place: Callable[[Any], Any], name: str, value: object, model: Any, schema: Any) -> None:
+    setattr(place(model), name, value)
+
+
+def litert_files() -> dict[str, bytes]:
+    """Every tampered .tflite file by what is wrong with it; the digests of most are right."""
+    whole = litert_model()
     made = dict(NO_MODEL)
     made |= {f"cut at {c:.0%}": whole[: int(c * len(whole))] for c in (0.001, 0.3, 0.9, 0.999)}
     made["only its name"] = b"\x1c\0\0\0TFL3" + bytes(100)
+    made["offsets behind the end"] = b"\xf0\xff\xff\x7fTFL3" + bytes(100)
+    foreign = (
+        *("IF", "CALL_ONCE", "CALL", "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"),
+        *("HASHTABLE", "HASHTABLE_IMPORT", "EMBEDDING_LOOKUP", "DELEGATE", "FILL", "RANGE"),
+        *("RANDOM_UNIFORM", "STABLEHLO_CUSTOM_CALL", "STABLEHLO_WHILE", "LSTM"),
+    )
+    for name in foreign:
+        change = functools.partial(_operator, name, None)
+        made[f"the operator {name}"] = litert_model(change)
+    for custom in ("FlexReadFile", "FlexPyFunc", "FlexWriteFile", "TFLite_Detection_PostProcess"):
+        made[f"the custom operator {custom}"] = litert_model(
+            functools.partial(_operator, "CUSTOM", custom)
+        )
+    made["a custom name for a known one"] = litert_model(
+        functools.partial(_operator, "ADD", "FlexReadFile")
+    )
+
+    def tampered(what: str, place: Callable[[Any], Any], name: str, value: object) -> None:
+        made[what] = litert_model(functools.partial(_set, place, name, value))
+
+    code = lambda model: model.operatorCodes[0]  # noqa: E731
+    operator = lambda model: model.subgraphs[0].operators[0]  # noqa: E731
+    tensor = lambda model: model.subgraphs[0].tensors[1]  # noqa: E731
+    buffer = lambda model: model.buffers[0]  # noqa: E731
+    for number in (211, 9_999, 2**31 - 1):
+        tampered(f"the unknown operator {number}", code, "builtinCode", number)
+    tampered("a negative operator", code, "deprecatedBuiltinCode", -3)
+    tampered("an operator that is not there", operator, "opcodeIndex", 7)
+    tampered("options of one's own", operator, "customOptions", [1, 2, 3])
+    tampered("large options of one's own", operator, "largeCustomOptionsOffset", 64)
+    tampered("a variable", tensor, "isVariable", True)
+    for kind, number in (("texts", 5), ("a resource", 13), ("a variant", 14)):
+        tampered(f"a tensor of {kind}", tensor, "type", number)
+    tampered("a tensor of a terabyte", tensor, "shape", [2**20, 2**20])
+    tampered("a negative shape", tensor, "shape", [1, -5])
+    tampered("weights that are nowhere", tensor, "buffer", 9)
+    tampered("weights behind the graph", buffer, "offset", 2**33)
+    tampered("no graph", lambda model: model, "subgraphs", [])
     return made
