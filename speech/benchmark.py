@@ -20,6 +20,7 @@ import numpy as np
 
 from speech.errors import ModelError
 from speech.recognizer import Recognizer, load
+from speech.runtime import check
 from speech.stream import DecoderConfig, StreamDecoder
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ def benchmark(
         files.pop("Keras, predict_on_batch", None)
     if not files:
         raise ModelError(f"{folder}: expected the folder of a model, got no model.onnx in it")
+    for file in files.values():
+        check(file)  # here, since a process that measures only says that it failed
     collected: dict[tuple[str, str, bool, bool], list[float]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         clip = _clip_file(Path(scratch))
@@ -272,9 +275,9 @@ def _plainly(file: Path) -> list[WayRow]:
     import librosa
 
     from speech.features import mfcc
-    from speech.model import load_model
+    from speech.runtime import load_keras
 
-    model = load_model(file)
+    model = load_keras(file)
     features = model.features
     rate, n = features.sample_rate, features.n_samples
     clips = _audio(_BATCH * n / rate, rate).reshape(_BATCH, n)

@@ -25,7 +25,7 @@ from speech.corpus import SILENCE, UNKNOWN, ClipSet, LabelSet, Recordings, evalu
 from speech.errors import ModelError, SpeechError
 from speech.features import FeatureConfig
 from speech.files import replacing
-from speech.runtime import Runnable, open_model
+from speech.runtime import Runnable, load_keras, open_model
 
 Batch = npt.NDArray[np.float32]
 Wave = npt.NDArray[np.float64]
@@ -285,10 +285,9 @@ def _convert(keras_file: Path, kind: str, part: Path, saved: Path) -> list[Compa
     from speech.export_litert import write_litert
     from speech.export_onnx import write_onnx
     from speech.matrices import FrontEnd, Network
-    from speech.model import load_model
 
     digest = container.sha256(keras_file)  # before reading: a file that changes is not this one
-    model = load_model(keras_file)
+    model = load_keras(keras_file)
     features, precision = model.features, FORMATS[kind].precision
     write = write_onnx if part.suffix == ".onnx" else write_litert
     write(FrontEnd.of(features), Network.of(model), features, part, precision)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ from speech.audio import Waveform
 from speech.container import WINDOW_HOPS, Metadata
 from speech.errors import ModelError
 from speech.features import FeatureConfig, mfcc
+
+if TYPE_CHECKING:
+    from speech.model import CommandModel
 
 Batch = npt.NDArray[np.float32]
 Function = Callable[[Batch], Batch]
@@ -49,6 +52,32 @@ class Runnable:
     decoder: Mapping[str, Any]
     provenance: Mapping[str, Any]
     precision: str
+
+
+def load_keras(path: Path) -> "CommandModel":
+    """The one door for ``.keras`` files: looked through before Keras is imported, then built.
+
+    Raises:
+        ModelError: Not a model of this project, damaged, or Keras is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its notices about the processor
+    try:
+        keras_archive.check(path)
+        from speech.model import load_model
+    except ImportError as error:
+        raise ModelError(
+            f"{path}: expected Keras to be installed to open it, got none ({error}); "
+            "install it with: pip install 'speech-commands[train]'"
+        ) from error
+    return load_model(path)
+
+
+def check(path: Path) -> None:
+    """Refuse a model's file that ``open_model`` would refuse before running it, and run nothing."""
+    if path.suffix == ".keras":
+        keras_archive.check(path)
+    else:
+        container.read(path)
 
 
 def open_model(path: Path, threads: int = 1) -> Runnable:
@@ -181,18 +210,8 @@ def _litert(model: bytes, metadata: Metadata, threads: int) -> Runnable:
 
 
 def _open_keras(path: Path) -> Runnable:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its notices about the processor
-    try:
-        keras_archive.check(path)  # before a file of somebody else meets Keras
-        import keras
-
-        from speech.model import load_model
-    except ImportError as error:
-        raise ModelError(
-            f"{path}: expected Keras to be installed to run it, got none ({error}); "
-            "install it with: pip install 'speech-commands[train]'"
-        ) from error
-    model = load_model(path)
+    model = load_keras(path)
+    import keras
 
     def infer(waveforms: Batch) -> Batch:
         logits = model.predict_on_batch(mfcc(waveforms, model.features))

@@ -10,6 +10,7 @@ from speech.corpus import ContinuousSpeech, Recordings
 from speech.errors import ModelError
 from speech.files import write_json
 from speech.recognizer import Recognizer
+from speech.runtime import load_keras
 from speech.stream import DecoderConfig
 from speech.stream_choice import LONGEST_LATENCY, Choice
 from speech.stream_score import RATES
@@ -203,19 +204,14 @@ def store(model: Path, config: DecoderConfig) -> list[Path]:
         ModelError: No ``.keras`` file there, or what writes it is not installed.
     """
     path = model / "model.keras" if model.is_dir() else model
-    try:
-        from speech.model import load_model, save_model
-    except ImportError as error:
-        raise ModelError(
-            f"{path}: expected Keras to be installed to write it, got: {error}; "
-            "install it with: pip install 'speech-commands[train]'"
-        ) from error
     if path.suffix != ".keras" or not path.is_file():
         raise ModelError(
             f"{path}: expected the folder of a model or its .keras file, to write to, got "
             f"{'another file' if path.exists() else 'nothing there'}; leave out --store"
         )
-    trained = load_model(path)
+    trained = load_keras(path)
+    from speech.model import save_model
+
     trained.decoder = config.to_dict()
     save_model(trained, path)
     written = [path]

@@ -91,6 +91,74 @@ def test_a_tampered_keras_file_is_refused_before_keras_is_imported(tmp_path):
     all_refused(files, tmp_path / "zoo", ".keras")
 
 
+COMMANDS = """
+    import json, sys
+    from pathlib import Path
+    import typer
+    imported = []
+    def watch(event, args):
+        if event == "import" and args[0].partition(".")[0] in ("keras", "tensorflow"):
+            imported.append(args[0])
+            raise ImportError(args[0])  # and so nobody waits for it
+    sys.addaudithook(watch)
+    from speech import benchmark, cli, stream_report
+    from speech.stream import DecoderConfig
+    folder, clip, out = sys.argv[1:]
+    answers = {}
+    def tried(name, call):
+        imported.clear()
+        try:
+            call()
+            answers[name] = [0, list(imported)]
+        except (SystemExit, cli.SpeechError) as error:
+            code = error.code if isinstance(error, SystemExit) else error.exit_code
+            answers[name] = [code, list(imported)]
+            if not isinstance(error, SystemExit):
+                print(error, file=sys.stderr)
+    for name, command in typer.main.get_command(cli.app).commands.items():
+        given = {p.name: p for p in command.params}
+        if "model" in given:
+            sources = [clip] if "sources" in given else []
+            named = given["model"].param_type_name == "option"
+            sys.argv = ["speech", name, *sources, *["--model"] * named, folder]
+            tried(name, cli.main)
+    tried("store", lambda: stream_report.store(Path(folder), DecoderConfig()))
+    tried("plainly", lambda: benchmark._plainly(Path(folder) / "model.keras"))
+    Path(out).write_text(json.dumps(answers))
+"""
+
+
+def test_every_command_that_takes_a_model_refuses_a_hostile_keras_file_before_keras(
+    tmp_path, tiny_corpus
+):
+    """Whatever takes a model is found in the command line itself, so that none is forgotten."""
+    (tmp_path / "model").mkdir()
+    hostile = zoo.keras_files(SHIPPED / "model.keras")["a Lambda as the model"]
+    (tmp_path / "model" / "model.keras").write_bytes(hostile)
+    clip = next(tiny_corpus.rglob("*_nohash_*.wav"))
+    command = [sys.executable, "-c", textwrap.dedent(COMMANDS)]
+    done = subprocess.run(
+        [*command, str(tmp_path / "model"), str(clip), str(tmp_path / "answers")],
+        capture_output=True, text=True, cwd=PROJECT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers = json.loads((tmp_path / "answers").read_text("utf-8"))
+    # tells of the file in its table; what it asks TensorFlow about is the graphics card
+    assert answers.pop("doctor") == [0, ["tensorflow"]]
+    assert len(answers) > 8
+    assert answers == {name: [ModelError.exit_code, []] for name in answers}, done.stderr
+    refusals = done.stderr.count("expected a .keras file made by `speech train`, got")
+    assert refusals == len(answers), done.stderr
+    assert "cannot be used" in done.stdout
+
+
+def test_there_is_one_door_for_keras_files():
+    """Whoever loads one some other way forgets to look through it first."""
+    for path in (PROJECT / "speech").glob("*.py"):
+        if path.name not in ("runtime.py", "model.py"):
+            assert "import load_model" not in path.read_text("utf-8"), path.name
+
+
 def test_a_tampered_onnx_file_is_refused_even_if_its_digest_is_right(tmp_path):
     files = zoo.onnx_files(SHIPPED / "model.onnx")
     assert len(files) > 30
