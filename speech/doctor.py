@@ -36,7 +36,8 @@ class Finding(NamedTuple):
 
 def examine(model: Path) -> list[Finding]:
     """Look at versions, microphones, graphics card and a model; nothing is ever raised."""
-    return [*_versions(), _sound(), _gpu(), _model(model)]
+    found = _model(model)  # before TensorFlow is imported: the file may be anybody's
+    return [*_versions(), _sound(), _gpu(), found, *_files(model)]
 
 
 def _versions() -> Iterator[Finding]:
@@ -80,6 +81,23 @@ def _model(path: Path) -> Finding:
     except SpeechError as error:
         return Finding(f"Model {path}", "cannot be used", str(error))
     return Finding(f"Model {path}", f"{len(recognizer.labels)} labels")
+
+
+def _files(model: Path) -> Iterator[Finding]:
+    from speech.report import changed_files
+
+    changed = changed_files(model)
+    if changed is None:
+        return
+    what = f"Files of {model}"
+    if not changed:
+        yield Finding(what, "those on its card")
+        return
+    yield Finding(
+        what,
+        f"not those on its card: {', '.join(changed)}",
+        "if you changed them, run: speech evaluate; if not, get them again",
+    )
 
 
 def _install(extra: str) -> str:

@@ -3,11 +3,12 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from speech import plots, stream_report
+from speech import container, plots, stream_report
 from speech.corpus import ClipSet, LabelSet, Recordings, Split, calibration_half, evaluation_set
 from speech.errors import ModelError
 from speech.evaluation import (
@@ -20,8 +21,9 @@ from speech.evaluation import (
 from speech.files import write_json, write_text
 from speech.recognizer import Recognizer
 from speech.robustness import Condition, Room, conditions, rooms
+from speech.runtime import SUFFIXES
 
-HISTORY = "history.json"
+CARD, HISTORY = "README.md", "history.json"
 LIMITS = """## What it cannot do
 
 - It knows one second of audio at a time and answers with one of its labels, always; `unknown`
@@ -31,6 +33,15 @@ LIMITS = """## What it cannot do
 - The figures above are of speakers who took no part in training, but they chose the epoch; the
   official test speakers were not at hand. Expect somewhat less on them.
 - It is no safety device: do not let it stop a machine that can hurt somebody.
+"""
+_DIGEST_LINE = r"^([0-9a-f]{64})  (model[^/\s]*)$"
+_DIGESTS = """## Files
+
+SHA-256 of the model's files when this page was written; `speech doctor --model .` in this folder
+compares them, and so does `sha256sum -c README.md`.
+
+```text
+{lines}```
 """
 LICENCE = """## Licence
 
@@ -84,7 +95,7 @@ def evaluate(
         **metrics.to_dict(),
         "wrong": [vars(clip) for clip in wrong],
     }
-    sections = [LIMITS, LICENCE]
+    sections = [*_digests(out), LIMITS, LICENCE]
     if robustness:
         worse = list(conditions(recognizer, recordings, clips))
         empty = list(rooms(recognizer))
@@ -97,8 +108,36 @@ def evaluate(
     write_json(out / "metrics.json", content)
     pictures = _pictures(metrics, out)
     page = markdown_report(metrics, wrong, recognizer.name, facts, pictures)
-    write_text(out / "README.md", "\n".join([page, *sections]))
+    write_text(out / CARD, "\n".join([page, *sections]))
     return metrics
+
+
+def changed_files(folder: Path) -> list[str] | None:
+    """The model files of a folder that are not as its card says: others, missing or not on it.
+
+    Args:
+        folder: Of a model; ``evaluate`` has written its card.
+
+    Returns:
+        Their names, sorted; None where there is no card with digests.
+    """
+    card = folder / CARD
+    text = card.read_text("utf-8", "replace") if card.is_file() else ""
+    named = {name: digest for digest, name in re.findall(_DIGEST_LINE, text, re.MULTILINE)}
+    if not named:
+        return None
+    found = {path.name: container.sha256(path) for path in _model_files(folder)}
+    return sorted(name for name in named | found if named.get(name) != found.get(name))
+
+
+def _model_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("model*") if path.suffix in SUFFIXES)
+
+
+def _digests(folder: Path) -> list[str]:
+    """A section of lines that ``sha256sum -c`` understands; none where no model lies there."""
+    lines = [f"{container.sha256(path)}  {path.name}\n" for path in _model_files(folder)]
+    return [_DIGESTS.format(lines="".join(lines))] if lines else []
 
 
 def _robustness_section(worse: Sequence[Condition], empty: Sequence[Room]) -> str:

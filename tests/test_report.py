@@ -1,11 +1,14 @@
 import json
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
 
+from speech.doctor import Finding, examine
 from speech.errors import ModelError
 from speech.recognizer import Recognizer
-from speech.report import evaluate
+from speech.report import changed_files, evaluate
 from tests import tiny
 
 
@@ -50,3 +53,29 @@ def test_robustness_adds_its_two_tables(tmp_path):
 def test_a_model_whose_labels_are_in_another_order_is_refused(tmp_path):
     with pytest.raises(ModelError, match="expected words, then unknown and silence"):
         evaluate(model(("unknown", "low", "high", "silence")), tiny.recordings(tmp_path), tmp_path)
+
+
+def test_the_card_names_the_digest_of_each_model_file_and_tells_when_one_has_changed(
+    tmp_path, monkeypatch
+):
+    data, out = tiny.recordings(tmp_path, 4, 4), tmp_path / "model"
+    out.mkdir()
+    assert changed_files(out) is None
+    for name in ("model.keras", "model.onnx", "model-int8.tflite"):
+        (out / name).write_bytes(name.encode())
+    evaluate(model(), data, out)
+    assert changed_files(out) == []
+    if tool := shutil.which("sha256sum"):
+        checked = subprocess.run(
+            [tool, "-c", "README.md"], cwd=out, capture_output=True, text=True, check=True
+        )
+        assert checked.stdout.count(": OK") == 3
+    (out / "model.keras").write_bytes(b"another")
+    (out / "model.onnx").unlink()
+    (out / "model.tflite").write_bytes(b"not on it")
+    wrong = ["model.keras", "model.onnx", "model.tflite"]
+    assert changed_files(out) == wrong
+    monkeypatch.setattr("speech.doctor._gpu", lambda: Finding("GPU", "not asked"))
+    finding = next(f for f in examine(out) if f.what.startswith("Files of"))
+    assert all(name in finding.found for name in wrong)
+    assert finding.advice

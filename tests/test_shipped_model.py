@@ -8,7 +8,7 @@ import pytest
 
 import speech
 from speech.corpus import decode, scan
-from speech.report import evaluate
+from speech.report import changed_files, evaluate
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "saved_models" / "commands-8"
@@ -49,6 +49,10 @@ def test_the_shipped_model_knows_eight_commands_and_where_it_comes_from(recogniz
     assert recognizer.provenance["corpus"]["sha256"] == figures["corpus_sha256"]
     assert recognizer.provenance["command"].startswith("speech train ")
     assert (FOLDER / "model.keras").stat().st_size < 10_000_000
+
+
+def test_the_card_of_the_shipped_model_has_the_digests_of_the_files_that_ship():
+    assert changed_files(FOLDER) == []
 
 
 def test_silence_at_every_level_is_no_command(recognizer):
