@@ -298,7 +298,7 @@ def onnx_files(whole: Path) -> dict[str, bytes]:
 
 def litert_model(change: Callable[[Any, Any], object] = lambda model, schema: None) -> bytes:
     """One RESHAPE with this project's metadata and a right digest, as flatbuffers writes it."""
-    import flatbuffers
+    import flatbuffers  # type: ignore[import-untyped]
     from ai_edge_litert import schema_py_generated as schema
 
     from speech import container
