@@ -2,7 +2,8 @@
 // time, and draws what comes back. What was said stays in this page, and is gone when it is closed.
 (() => {
   const VIEW = 10; // seconds on the timeline
-  const CHUNK = 0.1; // seconds of sound in a piece; half of it would cost the server twice as much
+  const CHUNK = 0.05; // seconds of sound in a piece
+  const STEP = 0.1; // seconds sent at once while the server is slow
   const BEHIND = 0.5; // seconds that may wait, unless data-patience says another number; beyond it
   // all that waits is dropped
   const SLICE = 0.025; // seconds of one bar of the waveform
@@ -289,8 +290,8 @@
 
     async send() {
       // where the way is slow and the server is not, everything goes at once
-      const most = this.took < 1 ? Math.round(BEHIND / CHUNK) : 1;
-      const pieces = this.waiting.splice(0, most);
+      const most = this.took < 1 ? BEHIND : STEP;
+      const pieces = this.waiting.splice(0, Math.max(1, Math.round(most / CHUNK)));
       const lost = this.lost;
       this.lost = 0;
       const { key } = this;
