@@ -410,6 +410,10 @@ def serve(shelf: Shelf, address: Address, *, debug: bool = False) -> gr.Blocks:
             head="\n".join(scripts),
             app_kwargs={"routes": live_routes(shelf, Listeners())},
         )
+        # elsewhere than on Windows Gradio looks a thousand times a second whether there is work,
+        # which is a tenth of a core all day; as often as there is enough
+        blocks._queue.sleep_when_free = 0.05
+        blocks._queue.progress_update_sleep_when_free = 0.1
     except OSError as error:
         raise SpeechError(
             f"expected an address to listen at, got {address.host} port {address.port}, which is "
