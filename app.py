@@ -88,7 +88,7 @@ TIMELINE_TEMPLATE = (
 )
 STATUS_TEMPLATE = f"<p class=\"${{value.startsWith('{MARK}') ? 'error' : ''}}\">{{{{value}}}}</p>"
 
-_PAGE_SECONDS = 5.0  # a browser has loaded the page by then
+PAGE_SECONDS = 5.0  # a browser has loaded the page by then
 
 _log = logging.getLogger("speech.app")
 
@@ -453,7 +453,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         # the first pictures take a second or two: when the page is there and somebody looks at it
-        time.sleep(_PAGE_SECONDS)
+        time.sleep(PAGE_SECONDS)
         answer_waveform(recognizer, np.zeros(recognizer.features.n_samples, np.float32))
     except KeyboardInterrupt:
         blocks.close(verbose=False)
