@@ -37,8 +37,14 @@ help: ## Show this list
 app: $(VENV)/.installed-app ## Start the browser app (HOST=, PORT=, MODEL=)
 	$(BIN)/python app.py --host '$(HOST)' --port '$(PORT)' --model '$(MODEL)'
 
+# Two at a time, but what listens or plays in real time gets the machine for itself.
 test: system lint ## Run every check: ruff, mypy, pytest (PYTEST_ARGS=)
+ifeq ($(PYTEST_ARGS),)
+	$(BIN)/python -m pytest -m 'not campaign and not browser and not sound' -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m '(browser or sound) and not campaign'
+else
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+endif
 
 campaign: $(VENV)/.installed-test ## Run the long attacks, an hour or more; results go to docs/campaigns.json
 	$(BIN)/python -m pytest -m campaign tests/security $(PYTEST_ARGS)
