@@ -40,8 +40,10 @@ app: $(VENV)/.installed-app ## Start the browser app (HOST=, PORT=, MODEL=)
 # Two at a time, but what listens or plays in real time gets the machine for itself.
 test: system lint ## Run every check: ruff, mypy, pytest (PYTEST_ARGS=)
 ifeq ($(PYTEST_ARGS),)
-	$(BIN)/python -m pytest -m 'not campaign and not browser and not sound' -n 2 --dist loadfile
-	$(BIN)/python -m pytest -m '(browser or sound) and not campaign'
+	@failed=0; set -x; \
+	$(BIN)/python -m pytest -m 'not campaign and not browser and not sound' -n 2 --dist loadfile || failed=1; \
+	$(BIN)/python -m pytest -m '(browser or sound) and not campaign' || failed=1; \
+	{ set +x; } 2>/dev/null; exit $$failed
 else
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 endif

@@ -1,8 +1,10 @@
 """What the tests share: real clips where they are at hand, and a tiny corpus that always is."""
 
+import gc
 import hashlib
 import os
 import re
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,6 +40,21 @@ def skip_or_fail() -> Callable[[str], None]:
         pytest.skip(reason)
 
     return refuse
+
+
+@pytest.fixture
+def held_by_speech() -> Iterator[Callable[[], int]]:
+    """Traces memory; called, it tells the bytes that speech/ holds, not threads of other tests."""
+    ours = tracemalloc.Filter(True, str(PROJECT / "speech" / "*"), all_frames=True)
+
+    def held() -> int:
+        gc.collect()
+        traces = tracemalloc.take_snapshot().filter_traces([ours]).traces
+        return sum(trace.size for trace in traces)
+
+    tracemalloc.start(4)
+    yield held
+    tracemalloc.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,8 @@
 """The laws of live decoding, on networks that do what the test says; none is trained here."""
 
 import dataclasses
-import gc
 import json
-import tracemalloc
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +10,6 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import speech
 from speech.audio import load_audio
 from speech.errors import AudioError, ModelError
 from speech.features import FeatureConfig
@@ -572,7 +568,7 @@ def test_the_settings_come_from_the_model_unless_others_are_given():
     assert StreamDecoder(recognizer, DecoderConfig()).config == DecoderConfig()
 
 
-def test_ten_minutes_take_no_more_memory_than_one():
+def test_ten_minutes_take_no_more_memory_than_one(held_by_speech):
     rng = np.random.default_rng(2)
     chunk = np.round(rng.normal(0, 300, (22_050, 2))).astype(np.int16)
 
@@ -583,18 +579,10 @@ def test_ten_minutes_take_no_more_memory_than_one():
     config = DecoderConfig(smoothing_seconds=0.1, min_count=1, refractory_seconds=0.0)
     decoder = StreamDecoder(recognizer_of(flips), config)
     detections, held = 0, []
-    # what threads of earlier tests hold is not the decoder's
-    ours = tracemalloc.Filter(True, str(Path(speech.__file__).with_name("*")), all_frames=True)
-    tracemalloc.start(10)
-    try:
-        for _minute in range(10):
-            for _ in range(120):
-                detections += len(decoder.push(chunk, 44_100))
-            gc.collect()
-            traces = tracemalloc.take_snapshot().filter_traces([ours]).traces
-            held.append(sum(trace.size for trace in traces))
-    finally:
-        tracemalloc.stop()
+    for _minute in range(10):
+        for _ in range(120):
+            detections += len(decoder.push(chunk, 44_100))
+        held.append(held_by_speech())
     assert detections > 100
     assert decoder.seconds == pytest.approx(600, abs=0.1)
     assert max(held[1:]) < held[0] + 20_000  # a second of audio is 64,000 bytes
