@@ -253,12 +253,15 @@ def export(
 ) -> None:
     """Make one self-contained file of a model, which runs without TensorFlow and librosa."""
     from speech import export as exporting
+    from speech.files import sweep_parts
     from speech.recognizer import load
 
     kinds = to or ["onnx"]
     for kind in kinds:
         if kind not in exporting.FORMATS:
             raise typer.BadParameter(f"expected {', '.join(exporting.FORMATS)}, got {kind!r}")
+    folder = out or (model if model.is_dir() else model.parent)
+    sweep_parts(folder, [form.file for form in exporting.FORMATS.values()])
     clips = None
     if data is not None:
         trained = load(model / "model.keras" if model.is_dir() else model)
@@ -393,9 +396,11 @@ def _summary(accuracy: float, low: float, high: float, folder: Path) -> str:
 
 
 def _decode(root: Path, features: "FeatureConfig | None", cache: Path | None) -> "Recordings":
-    from speech.corpus import decode, scan
+    from speech.corpus import decode, default_cache, scan
     from speech.features import FeatureConfig
+    from speech.files import sweep_decoding
 
+    sweep_decoding(cache or default_cache())
     corpus = scan(root)
     if corpus.disagreements:
         typer.echo(

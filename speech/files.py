@@ -2,10 +2,15 @@
 
 import contextlib
 import json
+import re
 import secrets
-from collections.abc import Iterator
+import shutil
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+_LEFT_SECONDS = 24 * 3600.0  # nothing that is still being written is this old
 
 
 @contextlib.contextmanager
@@ -32,3 +37,42 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Replace a JSON file, indented for people."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def sweep_parts(folder: Path, names: Iterable[str]) -> None:
+    """Delete what ``replacing`` left beside files of these names when it was killed a day ago."""
+    with contextlib.suppress(OSError):
+        for name in map(Path, names):
+            ours = re.compile(rf"\.{re.escape(name.stem)}\.[0-9a-f]{{8}}{re.escape(name.suffix)}")
+            for path in folder.iterdir():
+                if ours.fullmatch(path.name) and _is_file(path) and _is_old(path):
+                    path.unlink(missing_ok=True)
+
+
+def sweep_decoding(cache: Path) -> None:
+    """Delete unfinished folders of decoded clips whose command was killed a day ago.
+
+    A folder that holds anything else, or a link, is somebody else's and stays.
+    """
+    ours = re.compile(r"part|part/(clips\.npy|noise-\d+\.npy|digest\.json)")
+    with contextlib.suppress(OSError):
+        for folder in cache.glob("tmp????????"):
+            if folder.is_symlink() or not folder.is_dir():
+                continue
+            held = list(folder.rglob("*"))
+            names = [path.relative_to(folder).as_posix() for path in held]
+            kinds = [
+                path.is_dir() and not path.is_symlink() for path in held if path.name == "part"
+            ]
+            plain = all(kinds) and all(_is_file(p) for p in held if p.name != "part")
+            known = "part" in names and all(map(ours.fullmatch, names))
+            if known and plain and all(map(_is_old, [folder, *held])):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _is_old(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime > _LEFT_SECONDS

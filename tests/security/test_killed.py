@@ -5,6 +5,7 @@ One kill of a run in the middle of an epoch is in tests/test_training.py, many a
 
 import functools
 import json
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.security.test_killed import trained
 print("begun", flush=True)
 trained(Path(sys.argv[1]), Path(sys.argv[2]), resume=True)
 """
+KILLS = int(os.environ.get("KILLS", "30"))  # of each kind in the campaign
 EXPORT = """
 import sys
 from pathlib import Path
@@ -127,4 +129,4 @@ def test_an_export_killed_at_any_moment_leaves_the_old_file_or_the_new_one(tmp_p
 def test_many_kills_of_training_and_of_exporting(tmp_path, record):
     for what, kill in (("training", killed_training), ("exporting", killed_exports)):
         (tmp_path / what).mkdir()
-        record(f"SIGKILL while {what}", kill(tmp_path / what, 30, seed=2))
+        record(f"SIGKILL while {what}", kill(tmp_path / what, KILLS, seed=2))
