@@ -4,6 +4,7 @@ import gc
 import hashlib
 import os
 import re
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,6 +41,17 @@ def skip_or_fail() -> Callable[[str], None]:
         pytest.skip(reason)
 
     return refuse
+
+
+@pytest.fixture(autouse=True)
+def absl_logs_to_the_real_stderr() -> None:
+    """Absl, which TensorFlow logs by, closes its stream when uvicorn sets logging up.
+
+    Had TensorFlow been imported in an earlier test or by collecting one, that would be pytest's.
+    """
+    if "absl.logging" in sys.modules:
+        handler = sys.modules["absl.logging"].get_absl_handler()
+        handler.python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture
