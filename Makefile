@@ -49,7 +49,7 @@ else
 endif
 
 campaign: $(VENV)/.installed-test ## Run the long attacks, an hour or more; results go to docs/campaigns.json
-	$(BIN)/python -m pytest -m campaign tests/security $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m campaign tests/security tests/e2e $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test ## Run ruff and mypy
 	$(BIN)/python -m ruff check
