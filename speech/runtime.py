@@ -63,6 +63,8 @@ def load_keras(path: Path) -> "CommandModel":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its notices about the processor
     try:
         keras_archive.check(path)
+        import keras  # noqa: F401
+
         from speech.model import load_model
     except ImportError as error:
         raise ModelError(
