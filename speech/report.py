@@ -4,18 +4,23 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+import numpy as np
 
 from speech import container, plots, stream_report
 from speech.corpus import ClipSet, LabelSet, Recordings, Split, calibration_half, evaluation_set
 from speech.errors import ModelError
 from speech.evaluation import (
     ClipMetrics,
+    WrongClip,
     clip_metrics,
     expected_calibration_error,
     markdown_report,
+    wilson_interval,
     wrong_clips,
 )
 from speech.files import write_json, write_text
@@ -23,6 +28,7 @@ from speech.recognizer import Recognizer
 from speech.robustness import Condition, Room, conditions, rooms
 from speech.runtime import SUFFIXES
 
+WEAK_BELOW = 0.95  # recall of a label that the card names as weak
 CARD, HISTORY = "README.md", "history.json"
 LIMITS = """## What it cannot do
 
@@ -96,6 +102,7 @@ def evaluate(
         "wrong": [vars(clip) for clip in wrong],
     }
     sections = [*_digests(out), LIMITS, LICENCE]
+    weak = _weaknesses(metrics, wrong, clips.names)
     if robustness:
         worse = list(conditions(recognizer, recordings, clips))
         empty = list(rooms(recognizer))
@@ -105,6 +112,7 @@ def evaluate(
     if (out / stream_report.FILE).is_file():
         scored = json.loads((out / stream_report.FILE).read_text("utf-8"))
         sections.insert(0, stream_report.markdown(scored))
+    sections.insert(0, weak)
     write_json(out / "metrics.json", content)
     pictures = _pictures(metrics, out)
     page = markdown_report(metrics, wrong, recognizer.name, facts, pictures)
@@ -138,6 +146,41 @@ def _digests(folder: Path) -> list[str]:
     """A section of lines that ``sha256sum -c`` understands; none where no model lies there."""
     lines = [f"{container.sha256(path)}  {path.name}\n" for path in _model_files(folder)]
     return [_DIGESTS.format(lines="".join(lines))] if lines else []
+
+
+def _weaknesses(metrics: ClipMetrics, wrong: Sequence[WrongClip], names: Sequence[str]) -> str:
+    """What it gets wrong, in sentences: the labels, what they are taken for, the speakers."""
+    lines = ["## Where it is weak", ""]
+    for i in np.argsort(metrics.recall):
+        label, n, row = metrics.labels[i], metrics.support[i], metrics.confusion[i]
+        if not n or metrics.recall[i] >= WEAK_BELOW:
+            continue
+        low, high = wilson_interval(row[i], n)
+        taken = sorted(((c, metrics.labels[j]) for j, c in enumerate(row) if c and j != i))[::-1]
+        others = ", ".join(f"`{other}` {count} times" for count, other in taken)
+        lines.append(
+            f"- `{label}` is recognised in {row[i]} of {n} clips, {metrics.recall[i]:.1%} "
+            f"({low:.1%} to {high:.1%}); the rest is taken for {others}."
+        )
+    if lines[-1] == "":
+        lines.append(f"- Every label is recognised in at least {WEAK_BELOW:.0%} of its clips.")
+    spoken = {_speaker(name) for name in names} - {None}
+    mistakes = Counter(_speaker(clip.path) for clip in wrong)
+    del mistakes[None]
+    if mistakes:
+        most = [count for _, count in mistakes.most_common(10)]
+        lines.append(
+            f"- It does not suit every voice: {len(most)} of {len(spoken)} speakers have "
+            f"{sum(most)} of the {mistakes.total()} mistakes in words, and "
+            f"{len(spoken) - len(mistakes)} have none."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _speaker(name: str) -> str | None:
+    """Who said a clip of the official naming; None for crops of noise and other names."""
+    speaker, mark, _ = PurePosixPath(name).name.partition("_nohash_")
+    return speaker if mark else None
 
 
 def _robustness_section(worse: Sequence[Condition], empty: Sequence[Room]) -> str:
@@ -202,8 +245,8 @@ def _facts(
     spoken = trained.get("speech")
     return {
         "Labels": ", ".join(recognizer.labels),
-        "Trained on": f"{corpus.get('name')}, {corpus.get('clips', 0):,} clips of all splits, "
-        f"SHA-256 `{corpus.get('sha256')}`",
+        "Trained on": f"the training speakers of {corpus.get('name')}, whose "
+        f"{corpus.get('clips', 0):,} clips of all splits have SHA-256 `{corpus.get('sha256')}`",
         "Continuous speech for unknown": f"{', '.join(map(str, spoken['names']))}, "
         f"SHA-256 `{spoken['sha256']}`"
         if spoken

@@ -50,6 +50,26 @@ def test_robustness_adds_its_two_tables(tmp_path):
     assert {room["rms"] for room in saved["rooms"]} == {0.0002, 0.0016, 0.01, 0.1}
 
 
+def test_the_card_says_which_label_is_weak_what_it_is_taken_for_and_how_few_voices_err(tmp_path):
+    def deaf_to_low(x: np.ndarray) -> np.ndarray:
+        right = by_pitch(x)
+        right[:, [0, 1]] = np.stack([np.full(len(x), 0.01), right[:, 0] + right[:, 1]], axis=1)
+        return right / right.sum(axis=1, keepdims=True)
+
+    data = tiny.recordings(tmp_path)
+    evaluate(model(), data, tmp_path / "good")
+    assert "`low` is recognised in" not in (tmp_path / "good" / "README.md").read_text()
+    deaf = Recognizer("tones", tiny.LABELS.labels, tiny.FEATURES, deaf_to_low)
+    metrics = evaluate(deaf, data, tmp_path / "weak")
+    page = (tmp_path / "weak" / "README.md").read_text()
+    n = metrics.support[0]
+    assert f"- `low` is recognised in 0 of {n} clips, 0.0%" in page
+    assert f"the rest is taken for `high` {n} times." in page
+    listed = (tmp_path / "weak" / "clips.csv").read_text().splitlines()[1:]
+    speakers = {line.split("/")[1].split("_nohash_")[0] for line in listed if "_nohash_" in line}
+    assert f"of {len(speakers)} speakers have {n} of the {n} mistakes" in page
+
+
 def test_a_model_whose_labels_are_in_another_order_is_refused(tmp_path):
     with pytest.raises(ModelError, match="expected words, then unknown and silence"):
         evaluate(model(("unknown", "low", "high", "silence")), tiny.recordings(tmp_path), tmp_path)
