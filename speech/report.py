@@ -157,7 +157,7 @@ def _weaknesses(metrics: ClipMetrics, wrong: Sequence[WrongClip], names: Sequenc
             continue
         low, high = wilson_interval(row[i], n)
         taken = sorted(((c, metrics.labels[j]) for j, c in enumerate(row) if c and j != i))[::-1]
-        others = ", ".join(f"`{other}` {count} times" for count, other in taken)
+        others = ", ".join(f"`{other}` ({count})" for count, other in taken)
         lines.append(
             f"- `{label}` is recognised in {row[i]} of {n} clips, {metrics.recall[i]:.1%} "
             f"({low:.1%} to {high:.1%}); the rest is taken for {others}."

@@ -64,7 +64,7 @@ def test_the_card_says_which_label_is_weak_what_it_is_taken_for_and_how_few_voic
     page = (tmp_path / "weak" / "README.md").read_text()
     n = metrics.support[0]
     assert f"- `low` is recognised in 0 of {n} clips, 0.0%" in page
-    assert f"the rest is taken for `high` {n} times." in page
+    assert f"the rest is taken for `high` ({n})." in page
     listed = (tmp_path / "weak" / "clips.csv").read_text().splitlines()[1:]
     speakers = {line.split("/")[1].split("_nohash_")[0] for line in listed if "_nohash_" in line}
     assert f"of {len(speakers)} speakers have {n} of the {n} mistakes" in page
