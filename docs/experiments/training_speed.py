@@ -1,9 +1,9 @@
 """Does the network wait for its data, and how many threads should it have?
 
 What two cores share, their cache, their memory and perhaps their arithmetic, slows the network as
-soon as the other one works at all. So it is also measured beside a process that has nothing to do
-with it: no way of making the data on the other core can be faster than that. Each row is a process
-of its own, since TensorFlow reads its thread counts once.
+soon as the other one works at all. So it is also measured beside another process that makes such
+batches as fast as it can: if that slows it as much, it is not the thread that is to blame. Each row
+is a process of its own, since TensorFlow reads its thread counts once.
 
 Usage: python docs/experiments/training_speed.py CORPUS
 """
@@ -13,30 +13,43 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-STEPS, RUNS = 20, 5
-# as the data do, and nothing of theirs: transforms of a hundred clips
-NEIGHBOUR = """
-import numpy
-clips = numpy.random.default_rng(0).standard_normal((100, 16_000), numpy.float32)
-while True:
-    numpy.fft.irfft(numpy.fft.rfft(clips))
-"""
+if TYPE_CHECKING:
+    from speech.batches import ClipSource
+
+STEPS, RUNS = 20, 3
+
+
+def batches_of(root: Path) -> "ClipSource":
+    """What the recipe trains on."""
+    from speech.batches import ClipSource
+    from speech.corpus import LabelSet, decode, scan
+    from speech.train_config import TrainConfig
+
+    config = TrainConfig()
+    recordings = decode(scan(root), config.features)
+    return ClipSource(recordings, LabelSet.parse("commands-8"), config)
+
+
+def make_data(root: Path) -> None:
+    """Make batches for ever, and say when the first is there."""
+    source, epoch = batches_of(root), 0
+    while True:
+        for _ in source.batches(epoch):
+            print(flush=True)
+        epoch += 1
 
 
 def measure(root: Path) -> None:
     """Print one row: clips/s of the network alone and beside others, of the data, and of both."""
-    from speech.batches import ClipSource
     from speech.benchmark import training_rates
-    from speech.corpus import LabelSet, decode, scan
     from speech.model import CommandModel
-    from speech.train_config import TrainConfig
     from speech.training import compile_model
 
-    config = TrainConfig()
-    labels = LabelSet.parse("commands-8")
-    source = ClipSource(decode(scan(root), config.features), labels, config)
-    model = CommandModel(labels.labels, config.features, config.architecture)
+    source = batches_of(root)
+    config = source.config
+    model = CommandModel(source.labels.labels, config.features, config.architecture)
     compile_model(model, config, source.steps())
     batches = [batch for _, batch in zip(range(3), source.batches(0), strict=False)]
     for batch in batches:
@@ -49,8 +62,10 @@ def measure(root: Path) -> None:
         for name, speed in zip(("network", "data", "both"), speeds, strict=True):
             rates[name].append(speed)
         rates["waiting"].append(waiting)
-        with subprocess.Popen([sys.executable, "-c", NEIGHBOUR]) as neighbour:
-            time.sleep(1)
+        command = [sys.executable, __file__, str(root), "data"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as neighbour:
+            assert neighbour.stdout is not None
+            neighbour.stdout.readline()
             began = time.perf_counter()
             for _ in range(STEPS):
                 model.train_on_batch(*batches[0])
@@ -65,8 +80,8 @@ def measure(root: Path) -> None:
 def main(root: Path) -> None:
     """Print the Markdown table."""
     print(
-        "| Threads of the network | Network alone | Data alone | Both | Network beside another "
-        "process | Waiting, at most |"
+        "| Threads of the network | Network alone | Data alone | Both | Network beside a process "
+        "that makes data | Waiting, at most |"
     )
     print("| ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
     for threads in ("1", "2"):
@@ -80,4 +95,5 @@ def main(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    measure(Path(sys.argv[1])) if sys.argv[2:] == ["row"] else main(Path(sys.argv[1]))
+    work = {"row": measure, "data": make_data}.get("".join(sys.argv[2:]), main)
+    work(Path(sys.argv[1]))
