@@ -3,6 +3,7 @@
   const TOP = 84; // pixels above the rows of the classes
   const ROW = 20;
   const BELOW = 28;
+  const LONGEST = 1; // seconds that one answer stands for; what is longer was dropped
 
   // The scene: labels; bars [time, peak]; steps {time, probabilities}; marks {time, label}; now, the
   // time at the right edge; view, slice and step, the seconds of the whole, of a bar and of a step.
@@ -71,15 +72,17 @@
 
   function drawRows({ pen, colour, x }, { steps, step }) {
     pen.fillStyle = colour("heat");
-    for (const { time, probabilities } of steps) {
-      const from = Math.round(x(time - step)); // on whole pixels: no seams
+    steps.forEach(({ time, probabilities }, i) => {
+      // It stands for all since the one before: a busy page sends more at once, and gets one answer.
+      const since = Math.max(steps[i - 1]?.time ?? time - step, time - LONGEST);
+      const from = Math.round(x(since)); // on whole pixels: no seams
       const width = Math.round(x(time)) - from;
       probabilities.forEach((probability, index) => {
         if (probability < 0.02) return;
         pen.globalAlpha = probability;
         pen.fillRect(from, TOP + ROW * index + 2, width, ROW - 4);
       });
-    }
+    });
     pen.globalAlpha = 1;
   }
 
