@@ -317,9 +317,9 @@ def _plainly(file: Path) -> list[WayRow]:
 
 def _training(corpus: Path) -> list[WayRow]:
     """Steps of the recipe: the network alone, its data alone, and both as in training."""
-    threads = str(max(1, (os.cpu_count() or 2) - 1))
-    os.environ |= {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": "1"}
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    from speech.cores import share_cores
+
+    share_cores()
     from speech.batches import ClipSource
     from speech.corpus import LabelSet, decode, scan
     from speech.model import CommandModel

@@ -7,7 +7,6 @@ Heavy packages are imported by the command that needs them, so that --help answe
 import contextlib
 import dataclasses
 import json
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from speech import cli_hear
+from speech.cores import share_cores
 from speech.errors import CorpusError, ModelError, SpeechError
 from speech.terminal import DEFAULT_MODEL, AsJson, console, progress, table
 
@@ -48,7 +48,7 @@ Model = Annotated[Path, typer.Argument(help="Folder of a model, or its file.")]
 DEFAULT_DATA = Path("datasets/speech_commands_v0.02")
 # which extra brings a package that some commands can do without
 _EXTRAS = {"matplotlib": "app"} | dict.fromkeys(
-    ("keras", "librosa", "numba", "tensorflow"), "train"
+    ("keras", "librosa", "numba", "tensorflow", "threadpoolctl"), "train"
 )
 
 
@@ -149,7 +149,7 @@ def train(
     cache: Cache = None,
 ) -> None:
     """Train a model; the run's folder is a model's folder when it is done."""
-    _set_up_tensorflow()
+    share_cores()
     from speech import report, training
     from speech.corpus import LabelSet, read_speech
     from speech.recognizer import load
@@ -419,17 +419,6 @@ def _print_corpus(corpus: "Corpus") -> None:
         counts = (splits.count(s) for s in ("train", "validation", "test"))
         rows.add_row(word, *map(str, counts))
     console().print(rows)
-
-
-def _set_up_tensorflow() -> None:
-    """What TensorFlow reads when it starts; call it before anything imports Keras.
-
-    One thread for the network leaves the others to the data, which is faster on two cores
-    (docs/recipe.md), and keeps sums in one order.
-    """
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, (os.cpu_count() or 2) - 1)))
-    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def _changed(config: "TrainConfig", given: Mapping[str, Any], augment: bool) -> "TrainConfig":

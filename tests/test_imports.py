@@ -17,7 +17,7 @@ if (PROJECT / "app.py").exists():
 
 # A module may import those of earlier lines, not those of its own.
 LAYERS = (
-    ("errors", "files", "evaluation", "terminal"),
+    ("cores", "errors", "files", "evaluation", "terminal"),
     ("archive", "audio", "features", "stream_metrics"),
     ("augment", "container", "corpus", "keras_archive", "label_files", "plots"),
     ("model", "provenance", "streams"),
@@ -53,6 +53,7 @@ ANYWHERE = {
     "soxr": {"audio", "robustness", "stream"},
     "sounddevice": {"microphone"},
     "gradio": {"app"},
+    "threadpoolctl": {"cores"},
     "typer": {"cli", "cli_hear", "cli_score", "terminal"},
     "rich": {"terminal", "cli"},
 }

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from speech.cores import share_cores
 from speech.files import write_json
 
 if TYPE_CHECKING:
@@ -108,9 +109,8 @@ def main() -> None:
     if given.what == "show":
         show(list(_results()))
         return
-    # read by TensorFlow when it starts
-    os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ["TF_NUM_INTRAOP_THREADS"] = "1"  # two processes can share the work
+    share_cores()
     part, parts = map(int, given.part.split("/"))
     chosen = list(VARIANTS if given.only is None else given.only)[part - 1 :: parts]
     run(*given.folders, chosen)

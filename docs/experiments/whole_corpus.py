@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from speech.cores import share_cores
+
 if TYPE_CHECKING:
     from speech.corpus import LabelSet
     from speech.train_config import TrainConfig
@@ -32,7 +34,7 @@ RECIPES = ("commands-8", "commands-12", "words-35")
 
 def main(root: Path, n_clips: int) -> None:
     """Print both tables as Markdown."""
-    os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    share_cores()
     print("| Recipe | Classes here | Parameters | Clips/s | All epochs | Own memory, peak |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |", flush=True)
     for name in RECIPES:
