@@ -12,6 +12,7 @@ from speech.augment import AugmentConfig
 from speech.batches import ClipSource, prefetch
 from speech.corpus import ContinuousSpeech, LabelSet
 from speech.errors import ModelError
+from speech.features import mfcc
 from speech.model import load_model
 from speech.provenance import code_digest
 from speech.train_config import TrainConfig
@@ -150,6 +151,30 @@ def test_continuous_speech_takes_its_share_of_unknown_and_no_more(tmp_path):
     x, _ = next(source.batches(0))
     assert np.isfinite(x).all()
     assert x.shape == (16, tiny.FEATURES.n_frames, tiny.FEATURES.n_mfcc)
+
+
+def test_halves_are_the_beginning_of_a_word_and_the_end_of_another(tmp_path, monkeypatch):
+    """In the tiny corpus a word is a tone: the two halves differ in their pitch."""
+    heard = []
+
+    def seen(waveforms, config):
+        heard.append(waveforms.copy())
+        return mfcc(waveforms, config)
+
+    monkeypatch.setattr("speech.batches.mfcc", seen)
+    config = tiny.config(unknown_share=0.5, spliced_share=1.0)
+    source = ClipSource(tiny.recordings(tmp_path), tiny.LABELS, config)
+    labels = np.concatenate([y.argmax(axis=1) for _, y in source.batches(0)])
+    made = np.concatenate(heard)[labels == tiny.LABELS.labels.index("unknown")]
+    middle = made.shape[1] // 2
+    pitches = [
+        np.abs(np.fft.rfft(half, axis=1)).argmax(axis=1) * tiny.FEATURES.sample_rate / middle
+        for half in (made[:, :middle], made[:, middle:])
+    ]
+    tones = np.array(list(tiny.TONES.values()))
+    first, second = (np.abs(np.log(p[:, None] / tones)).argmin(axis=1) for p in pitches)
+    assert (first != second).all()
+    assert {*first} == {*second} == set(range(len(tones)))
 
 
 def test_no_clip_of_a_validation_speaker_is_ever_drawn(tmp_path):
