@@ -200,6 +200,10 @@ def evaluate(
     robustness: Annotated[
         bool, typer.Option("--robustness", help="Also in noise, other levels, empty rooms ...")
     ] = False,
+    seed_run: Annotated[
+        list[Path] | None,
+        typer.Option(help="The same recipe with another seed, to compare; may be repeated."),
+    ] = None,
     cache: Cache = None,
     as_json: AsJson = False,
 ) -> None:
@@ -218,6 +222,7 @@ def evaluate(
         target,
         "test" if split == "test" else "validation",
         robustness=robustness,
+        others=[load(run) for run in seed_run or []],
     )
     if as_json:
         typer.echo(json.dumps(metrics.to_dict()))

@@ -63,6 +63,7 @@ def evaluate(
     split: Split = "validation",
     *,
     robustness: bool = False,
+    others: Sequence[Recognizer] = (),
 ) -> ClipMetrics:
     """Measure a model on the fixed list of clips of a split and write its page.
 
@@ -72,17 +73,22 @@ def evaluate(
         out: Receives ``metrics.json``, ``clips.csv`` (the list), PNGs and ``README.md``.
         split: Whose clips.
         robustness: Also measure the clips in worse conditions and rooms with nobody in them.
+        others: Models of the same recipe and other seeds: the page says how far they lie apart.
 
     Returns:
         The figures, which are those in ``metrics.json``.
 
     Raises:
-        ModelError: The model's labels do not come from a label set.
+        ModelError: The model's labels do not come from a label set, or another model has other
+            labels or a seed that was there before.
     """
     labels = _label_set(recognizer)
     clips = evaluation_set(recordings, labels, split)
     probabilities = recognizer.probabilities(clips.waveforms)
     metrics = clip_metrics(probabilities, clips.truth, recognizer.labels)
+    seeds = {str(recognizer.provenance.get("seed")): metrics.accuracy}
+    for other in others:
+        seeds |= _another_seed(other, recognizer, seeds, clips)
     wrong = wrong_clips(probabilities, clips.truth, recognizer.labels, clips.names)
     reported = ~calibration_half(clips.names)
     ece = expected_calibration_error(probabilities[reported], clips.truth[reported])
@@ -92,12 +98,15 @@ def evaluate(
         "Calibration error": f"{ece:.3f} on the half of the speakers that did not set the "
         "temperature",
     }
+    if others:
+        facts["Seeds"] = _spread(seeds)
     content = {
         "model": recognizer.name,
         "split": split,
         "corpus_sha256": recordings.digest,
         "clips": "clips.csv",
         "ece_other_half": ece,
+        "accuracy_of_seeds": seeds,
         **metrics.to_dict(),
         "wrong": [vars(clip) for clip in wrong],
     }
@@ -146,6 +155,25 @@ def _digests(folder: Path) -> list[str]:
     """A section of lines that ``sha256sum -c`` understands; none where no model lies there."""
     lines = [f"{container.sha256(path)}  {path.name}\n" for path in _model_files(folder)]
     return [_DIGESTS.format(lines="".join(lines))] if lines else []
+
+
+def _another_seed(
+    other: Recognizer, first: Recognizer, seeds: Mapping[str, float], clips: ClipSet
+) -> dict[str, float]:
+    seed = str(other.provenance.get("seed"))
+    if other.labels != first.labels or seed in seeds:
+        raise ModelError(
+            f"{other.name}: expected the labels of {first.name} and another seed than "
+            f"{', '.join(seeds)}, got {', '.join(other.labels)} with seed {seed}"
+        )
+    called = other.probabilities(clips.waveforms).argmax(axis=1)
+    return {seed: float(np.mean(called == clips.truth))}
+
+
+def _spread(seeds: Mapping[str, float]) -> str:
+    points = 100 * (max(seeds.values()) - min(seeds.values()))
+    each = ", ".join(f"{accuracy:.2%} with seed {seed}" for seed, accuracy in seeds.items())
+    return f"{each}: {points:.2f} points apart"
 
 
 def _weaknesses(metrics: ClipMetrics, wrong: Sequence[WrongClip], names: Sequence[str]) -> str:

@@ -40,6 +40,29 @@ def test_the_page_the_figures_and_the_list_of_clips_agree(tmp_path):
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_card_says_how_far_the_seeds_lie_apart(tmp_path):
+    def worse(x: np.ndarray) -> np.ndarray:
+        right = by_pitch(x)
+        right[: len(x) // 2] = 0.25
+        return right
+
+    data = tiny.recordings(tmp_path)
+    first = model(provenance={"seed": 7})
+    labels, features = tiny.LABELS.labels, tiny.FEATURES
+    other = Recognizer("worse", labels, features, worse, provenance={"seed": 8})
+    metrics = evaluate(first, data, tmp_path, others=[other])
+    seeds = json.loads((tmp_path / "metrics.json").read_text())["accuracy_of_seeds"]
+    assert seeds["7"] == metrics.accuracy
+    assert seeds["8"] == evaluate(other, data, tmp_path / "other").accuracy < metrics.accuracy
+    apart = f"{100 * (seeds['7'] - seeds['8']):.2f} points apart"
+    assert f"| Seeds | {seeds['7']:.2%} with seed 7, {seeds['8']:.2%} with seed 8: {apart} |" in (
+        tmp_path / "README.md"
+    ).read_text("utf-8")
+    with pytest.raises(ModelError, match=r"another seed than 7, got low, high, .* with seed 7"):
+        evaluate(first, data, tmp_path / "none", others=[first])
+    assert not (tmp_path / "none").exists()
+
+
 def test_robustness_adds_its_two_tables(tmp_path):
     evaluate(model(), tiny.recordings(tmp_path), tmp_path, robustness=True)
     page = (tmp_path / "README.md").read_text()
