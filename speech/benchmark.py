@@ -317,7 +317,7 @@ def _plainly(file: Path) -> list[WayRow]:
 
 def _training(corpus: Path) -> list[WayRow]:
     """Steps of the recipe: the network alone, its data alone, and both as in training."""
-    from speech.cores import share_cores
+    from speech.environment import share_cores
 
     share_cores()
     from speech.batches import ClipSource

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from speech import cli_hear
-from speech.cores import share_cores
+from speech.environment import share_cores
 from speech.errors import CorpusError, ModelError, SpeechError
 from speech.terminal import DEFAULT_MODEL, AsJson, console, progress, table
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from speech.cores import share_cores
+from speech.environment import share_cores
 from speech.files import replacing, write_json
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from speech.cores import share_cores
+from speech.environment import share_cores
 
 STEPS, RUNS = 20, 5
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from speech.cores import share_cores
+from speech.environment import share_cores
 
 if TYPE_CHECKING:
     from speech.corpus import LabelSet

@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import json, os
-from speech.cores import share_cores
+from speech.environment import share_cores
 share_cores()
 import numpy as np, scipy.linalg, threadpoolctl
 scipy.linalg.inv(np.eye(2))
