@@ -24,10 +24,10 @@ from starlette.routing import Route
 
 from speech.audio import FORMATS, Waveform, fit_length, load_audio
 from speech.errors import SpeechError
-from speech.live import MOST_BYTES, Listener, Listeners, settings
 from speech.recognizer import Recognizer, load
 from speech.recording import MAX_MEGABYTES, MAX_SECONDS, Progress, commands_in, is_short
-from speech.shelf import Shelf, warmed
+from speech.web.models import Shelf, warmed
+from speech.web.sessions import MOST_BYTES, Listener, Listeners, settings
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # is read when Gradio is imported
 

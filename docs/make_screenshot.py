@@ -22,7 +22,7 @@ from playwright.sync_api import Page, sync_playwright
 
 import app
 import speech
-from speech.shelf import Shelf, warmed
+from speech.web.models import Shelf, warmed
 
 README_PICTURE = Path(__file__).parent / "app.png"
 WORDS = app.EXAMPLES / "seven_words.flac"

@@ -23,8 +23,8 @@ from starlette.testclient import TestClient
 
 import app
 from speech.errors import ModelError, SpeechError
-from speech.live import Listeners
-from speech.shelf import Shelf
+from speech.web.models import Shelf
+from speech.web.sessions import Listeners
 from tests.e2e.tones import recognizer, said
 from tests.hearing import LABELS, by_loudness
 from tests.sounds import encode, noise, tone

@@ -101,7 +101,7 @@ def serve(tmp_path_factory) -> Iterator[Callable[..., str]]:
     """``serve(recognizer)``: the address of a page with that model."""
     pytest.importorskip("gradio")
     import app
-    from speech.shelf import Shelf, warmed
+    from speech.web.models import Shelf, warmed
 
     served = []
     with pytest.MonkeyPatch.context() as patch:

@@ -25,16 +25,22 @@ pytest.importorskip("gradio")
 
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
-
-import app
-from speech.live import MOST_BYTES, Listener, Listeners
-from speech.shelf import Shelf
-from tests.e2e.tones import RATE, recognizer, said
-from tests.hearing import by_loudness
 from tests.test_live import WORDS, detections, pieces, told
 
+import app
+from speech.web.models import Shelf
+from speech.web.sessions import MOST_BYTES, Listener, Listeners
+from tests.e2e.tones import RATE, recognizer, said
+from tests.hearing import by_loudness
+
 # what runs while somebody speaks
-LIVE = ("speech/stream.py", "speech/listen.py", "speech/live.py", "speech/microphone.py", "app.py")
+LIVE = (
+    "speech/stream.py",
+    "speech/listen.py",
+    "speech/web/sessions.py",
+    "speech/microphone.py",
+    "app.py",
+)
 JUMPING = {"time.time", "time.time_ns", "time.localtime", "datetime.now", "dt.datetime.now"}
 SESSIONS = 10
 HOURS = """

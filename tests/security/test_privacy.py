@@ -127,7 +127,7 @@ def page(tmp_path_factory):
     """The address of the page, with a recogniser without a network behind it."""
     pytest.importorskip("gradio")
     import app
-    from speech.shelf import Shelf
+    from speech.web.models import Shelf
     from tests.hearing import by_loudness
 
     with socket.socket() as probe:

@@ -4,7 +4,7 @@ import pytest
 
 from speech.errors import ModelError
 from speech.recognizer import Recognizer
-from speech.shelf import Shelf
+from speech.web.models import Shelf
 from tests.hearing import by_loudness
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from speech.errors import AudioError, SpeechError
-from speech.live import Listener, Listeners, settings
+from speech.web.sessions import Listener, Listeners, settings
 from tests.e2e.tones import LABELS, RATE, recognizer, said
 
 WORDS = [(0.5, "low"), (2.0, "high"), (3.5, "low")]
