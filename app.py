@@ -24,8 +24,8 @@ from starlette.routing import Route
 
 from speech.audio import FORMATS, Waveform, fit_length, load_audio
 from speech.errors import SpeechError
+from speech.live.recording import MAX_MEGABYTES, MAX_SECONDS, Progress, commands_in, is_short
 from speech.recognizer import Recognizer, load
-from speech.recording import MAX_MEGABYTES, MAX_SECONDS, Progress, commands_in, is_short
 from speech.web.models import Shelf, warmed
 from speech.web.sessions import MOST_BYTES, Listener, Listeners, settings
 

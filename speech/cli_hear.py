@@ -17,8 +17,8 @@ from speech.errors import AudioError
 from speech.terminal import DEFAULT_MODEL, ModelOption, console, progress, table
 
 if TYPE_CHECKING:
-    from speech.listen import Source
-    from speech.scan import Timeline
+    from speech.live.scan import Timeline
+    from speech.live.session import Source
 
 app = typer.Typer()
 app.add_typer(cli_score.app)
@@ -80,7 +80,7 @@ def listen(
     """Tell commands as they are spoken into a microphone, a pipe or a file; Ctrl-C ends it."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
-        from speech import listen as live
+        from speech.live import session as live
         from speech.recognizer import load
 
         if show:
@@ -122,9 +122,9 @@ def scan(
     ] = None,
 ) -> None:
     """Find the commands in long recordings: when each of them is said."""
-    from speech import scan as scanning
     from speech.files import write_text
-    from speech.listen import decoder_for
+    from speech.live import scan as scanning
+    from speech.live.session import decoder_for
     from speech.recognizer import load
     from speech.stream import NOT_COMMANDS
 
@@ -166,7 +166,7 @@ def _write_each(
 ) -> None:
     from speech.files import write_text
     from speech.label_files import audacity_text
-    from speech.scan import file_names, words_of
+    from speech.live.scan import file_names, words_of
 
     def targets(where: Path | None, suffix: str) -> "Iterator[tuple[Path, Timeline]]":
         if where is None:
@@ -188,23 +188,23 @@ def _write_each(
 def _check(
     source: "Source", rate: int, seconds: float, save: Path | None, play: bool, as_json: bool
 ) -> None:
-    from speech import check, microphone
     from speech.files import replacing
+    from speech.live import mic_check, microphone
 
     with source.open(rate) as blocks:
         if source.wav is None and source.pcm is None:
             typer.echo(f"speech: say a few words, for {seconds:g} s", err=True)
-        recorded = check.record(blocks, seconds)
-    found = check.fields(recorded, check.measure(recorded.samples, recorded.sample_rate))
-    heard = check.as_heard(recorded, rate)
+        recorded = mic_check.record(blocks, seconds)
+    found = mic_check.fields(recorded, mic_check.measure(recorded.samples, recorded.sample_rate))
+    heard = mic_check.as_heard(recorded, rate)
     if save is not None:
         with replacing(save) as part:
-            part.write_bytes(check.wav_bytes(heard, rate))
+            part.write_bytes(mic_check.wav_bytes(heard, rate))
     if as_json:
         typer.echo(json.dumps(found))
     else:
         rows = table("What", "Measured")
-        for what, measured in check.described(found):
+        for what, measured in mic_check.described(found):
             rows.add_row(what, measured)
         console().print(rows)
         typer.echo(found["advice"])
@@ -214,7 +214,7 @@ def _check(
 
 
 def _print_microphones(as_json: bool) -> None:
-    from speech.microphone import devices
+    from speech.live.microphone import devices
 
     rows = table("Number", "Name", "Channels", "Rate")
     for found in devices():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speech.errors import MicrophoneError, SpeechError
-from speech.microphone import devices
+from speech.live.microphone import devices
 
 # where a package comes from: the extra that installs it, or "" for the core
 _PACKAGES = {

@@ -11,8 +11,8 @@ import numpy as np
 
 from speech.audio import check_rate
 from speech.errors import AudioError, SpeechError
-from speech.listen import HINTS, Event, Item, Session, Status, decoder_for
-from speech.microphone import Block
+from speech.live.microphone import Block
+from speech.live.session import HINTS, Event, Item, Session, Status, decoder_for
 from speech.recognizer import Recognizer
 from speech.stream import NOT_COMMANDS, Detection
 

@@ -9,8 +9,8 @@ import pytest
 import scipy.signal
 
 from speech.audio import load_audio
+from speech.live.scan import scan
 from speech.recognizer import load
-from speech.scan import scan
 from speech.web.sessions import Listener
 from tests.e2e import tones
 from tests.e2e.conftest import ALLOWED, FAKE, MICROPHONE_RATE

@@ -17,8 +17,8 @@ import pytest
 import soundfile
 
 from speech.audio import load_audio
-from speech.listen import CLEAR
-from speech.microphone import Microphone, devices
+from speech.live.microphone import Microphone, devices
+from speech.live.session import CLEAR
 from tests.e2e import sound_card
 from tests.e2e.sound_card import SoundCard
 from tests.e2e.tones import RATE, said

@@ -1,7 +1,7 @@
 """The live mode stays up: hours, clocks that jump, many pages at once, pages that send garbage.
 
 Stalled callbacks, devices that go and come back and killed sound servers are in
-tests/test_microphone.py and tests/e2e/test_listen.py.
+tests/live/test_microphone.py and tests/e2e/test_listen.py.
 """
 
 import ast
@@ -36,9 +36,9 @@ from tests.hearing import by_loudness
 # what runs while somebody speaks
 LIVE = (
     "speech/stream.py",
-    "speech/listen.py",
+    "speech/live/session.py",
     "speech/web/sessions.py",
-    "speech/microphone.py",
+    "speech/live/microphone.py",
     "app.py",
 )
 JUMPING = {"time.time", "time.time_ns", "time.localtime", "datetime.now", "dt.datetime.now"}

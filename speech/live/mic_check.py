@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from speech.audio import load_audio, scale_to_float
 from speech.errors import AudioError, MicrophoneError
-from speech.listen import HINTS
-from speech.microphone import Block, Device
+from speech.live.microphone import Block, Device
+from speech.live.session import HINTS
 
 _FRAME_SECONDS = 0.02
 _SPEECH_PERCENTILE, _FLOOR_PERCENTILE = 95, 10

@@ -10,8 +10,8 @@ import numpy as np
 from speech.audio import read_blocks
 from speech.errors import AudioError
 from speech.label_files import audacity_text
+from speech.live.scan import csv_of, fields, scan, words_of
 from speech.recognizer import Recognizer
-from speech.scan import csv_of, fields, scan, words_of
 
 MAX_SECONDS = 3600.0
 MAX_MEGABYTES = 250

@@ -17,8 +17,8 @@ from speech.container import WINDOW_HOPS
 from speech.errors import AudioError
 from speech.features import FeatureConfig, mfcc
 from speech.label_files import audacity_text, read_labels
+from speech.live.scan import BATCH, Timeline, clock, csv_of, fields, file_names, scan, words_of
 from speech.recognizer import Recognizer
-from speech.scan import BATCH, Timeline, clock, csv_of, fields, file_names, scan, words_of
 from speech.stream import DecoderConfig, Detection, StreamDecoder, WindowStream
 from tests import sounds
 from tests.e2e import tones

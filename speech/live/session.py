@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speech.audio import check_rate, read_blocks, scale_to_float
-from speech.microphone import Block, Microphone, quiet_libraries
+from speech.live.microphone import Block, Microphone, quiet_libraries
 from speech.recognizer import Recognizer
 from speech.stream import Detection, StreamDecoder, chosen_for
 

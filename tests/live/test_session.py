@@ -14,7 +14,8 @@ import soundfile
 from speech.audio import JUST_BELOW_ONE, load_audio, read_blocks
 from speech.errors import AudioError
 from speech.features import FeatureConfig
-from speech.listen import (
+from speech.live.microphone import Block
+from speech.live.session import (
     CLEAR,
     Event,
     Launcher,
@@ -27,7 +28,6 @@ from speech.listen import (
     pcm_blocks,
     rendered,
 )
-from speech.microphone import Block
 from speech.recognizer import Recognizer
 from speech.stream import Detection
 from tests import sounds

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speech import microphone
 from speech.errors import MicrophoneError
-from speech.microphone import Block, Device, Microphone, devices
+from speech.live import microphone
+from speech.live.microphone import Block, Device, Microphone, devices
 
 SPEAKER = ("Speaker", 0, 48_000)
 BUILT_IN = ("Built-in microphone", 1, 44_100)

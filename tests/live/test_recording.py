@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from speech.errors import AudioError
-from speech.recording import commands_in, is_short
-from speech.scan import scan
+from speech.live.recording import commands_in, is_short
+from speech.live.scan import scan
 from tests.e2e.tones import RATE, recognizer, said
 from tests.sounds import encode
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speech.audio import load_audio
-from speech.check import (
+from speech.errors import AudioError, MicrophoneError
+from speech.live.mic_check import (
     Recorded,
     advice,
     as_heard,
@@ -20,9 +21,8 @@ from speech.check import (
     record,
     wav_bytes,
 )
-from speech.errors import AudioError, MicrophoneError
-from speech.listen import HINTS
-from speech.microphone import Block, Device
+from speech.live.microphone import Block, Device
+from speech.live.session import HINTS
 
 RATE = 16_000
 CARD = Device(2, "USB headset", 2, 48_000)
