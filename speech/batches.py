@@ -10,7 +10,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from speech.augment import Augmenter
-from speech.corpus import (
+from speech.data.corpus import (
     UNKNOWN,
     ContinuousSpeech,
     LabelSet,

@@ -321,7 +321,7 @@ def _training(corpus: Path) -> list[WayRow]:
 
     share_cores()
     from speech.batches import ClipSource
-    from speech.corpus import LabelSet, decode, scan
+    from speech.data.corpus import LabelSet, decode, scan
     from speech.model import CommandModel
     from speech.train_config import TrainConfig
     from speech.training import compile_model

@@ -21,7 +21,7 @@ from speech.errors import CorpusError, ModelError, SpeechError
 from speech.terminal import DEFAULT_MODEL, AsJson, console, progress, table
 
 if TYPE_CHECKING:
-    from speech.corpus import Corpus, Recordings
+    from speech.data.corpus import Corpus, Recordings
     from speech.features import FeatureConfig
     from speech.train_config import TrainConfig
 
@@ -89,8 +89,8 @@ def prepare(
     cache: Cache = None,
 ) -> None:
     """Download a corpus, check and unpack it, decode its clips once."""
-    from speech.archive import download, unpack
-    from speech.corpus import recipes
+    from speech.data.corpus import recipes
+    from speech.data.download import download, unpack
 
     root = data or folder / recipe
     if data is None and not root.exists():
@@ -151,7 +151,7 @@ def train(
     """Train a model; the run's folder is a model's folder when it is done."""
     share_cores()
     from speech import report, training
-    from speech.corpus import LabelSet, read_speech
+    from speech.data.corpus import LabelSet, read_speech
     from speech.recognizer import load
     from speech.train_recipes import read_config, read_recipe
 
@@ -401,7 +401,7 @@ def _summary(accuracy: float, low: float, high: float, folder: Path) -> str:
 
 
 def _decode(root: Path, features: "FeatureConfig | None", cache: Path | None) -> "Recordings":
-    from speech.corpus import decode, default_cache, scan
+    from speech.data.corpus import decode, default_cache, scan
     from speech.features import FeatureConfig
     from speech.files import sweep_decoding
 

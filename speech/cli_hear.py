@@ -164,8 +164,8 @@ def _write_each(
     audacity: Path | None,
     png: Path | None,
 ) -> None:
+    from speech.data.annotations import audacity_text
     from speech.files import write_text
-    from speech.label_files import audacity_text
     from speech.live.scan import file_names, words_of
 
     def targets(where: Path | None, suffix: str) -> "Iterator[tuple[Path, Timeline]]":

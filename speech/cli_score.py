@@ -130,7 +130,7 @@ def _of_recording(
     recognizer: "Recognizer", recording: Path, labels: Path, command: str
 ) -> dict[str, Any]:
     from speech import stream_score
-    from speech.label_files import read_labels
+    from speech.data.annotations import read_labels
     from speech.stream import chosen_for
 
     config = chosen_for(recognizer)
@@ -154,7 +154,7 @@ def _of_corpus(
     command: str,
 ) -> dict[str, Any]:
     from speech import stream_choice, stream_report, stream_score
-    from speech.corpus import decode, read_speech, scan
+    from speech.data.corpus import decode, read_speech, scan
     from speech.stream import chosen_for
     from speech.streams import Part, streams
 

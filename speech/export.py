@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from speech import container, keras_archive
 from speech.container import Metadata
-from speech.corpus import SILENCE, UNKNOWN, ClipSet, LabelSet, Recordings, evaluation_set
+from speech.data.corpus import SILENCE, UNKNOWN, ClipSet, LabelSet, Recordings, evaluation_set
 from speech.errors import ModelError, SpeechError
 from speech.features import FeatureConfig
 from speech.files import replacing

@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from speech.corpus import ContinuousSpeech, Recordings
+from speech.data.corpus import ContinuousSpeech, Recordings
 
 _DECIDING_MODULES = (
     "audio",

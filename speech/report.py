@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 
 from speech import container, plots, stream_report
-from speech.corpus import ClipSet, LabelSet, Recordings, Split, calibration_half, evaluation_set
+from speech.data.corpus import (
+    ClipSet,
+    LabelSet,
+    Recordings,
+    Split,
+    calibration_half,
+    evaluation_set,
+)
 from speech.errors import ModelError
 from speech.evaluation import (
     ClipMetrics,

@@ -11,7 +11,7 @@ import soundfile
 import soxr
 
 from speech.audio import load_audio
-from speech.corpus import SILENCE, UNKNOWN, ClipSet, Recordings, to_float
+from speech.data.corpus import SILENCE, UNKNOWN, ClipSet, Recordings, to_float
 from speech.evaluation import clip_metrics, wilson_interval
 from speech.recognizer import Recognizer
 

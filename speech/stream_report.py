@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from speech import plots
-from speech.corpus import ContinuousSpeech, Recordings
+from speech.data.corpus import ContinuousSpeech, Recordings
 from speech.errors import ModelError
 from speech.files import write_json
 from speech.recognizer import Recognizer

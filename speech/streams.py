@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speech.audio import JUST_BELOW_ONE, Waveform
-from speech.corpus import (
+from speech.data.corpus import (
     SILENCE,
     UNKNOWN,
     ContinuousSpeech,

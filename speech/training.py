@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speech.batches import ClipSource, prefetch
-from speech.corpus import (
+from speech.data.corpus import (
     ClipSet,
     ContinuousSpeech,
     LabelSet,

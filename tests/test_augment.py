@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speech.augment import AugmentConfig, Augmenter, _resample
-from speech.corpus import Corpus, Recordings
+from speech.data.corpus import Corpus, Recordings
 from speech.features import FeatureConfig, mfcc, vocal_tract_warp
 
 Array = npt.NDArray[Any]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from speech.corpus import speaker_split
-from speech.label_files import read_labels
+from speech.data.annotations import read_labels
+from speech.data.corpus import speaker_split
 from tests.e2e.tones import RATE, said
 
 ROOT = Path(__file__).parent.parent

@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from speech import container, export
 from speech.container import WINDOW_HOPS
-from speech.corpus import ClipSet, evaluation_set, scan, to_float
+from speech.data.corpus import ClipSet, evaluation_set, scan, to_float
 from speech.errors import ModelError
 from speech.export import FORMATS, Comparison, synthesised_clips, validation_clips
 from speech.features import FeatureConfig, mfcc

@@ -191,7 +191,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_reading_audio_and_the_corpus_loads_no_network_and_no_librosa() -> None:
-    program = "from speech import load_audio, FeatureConfig; import speech.corpus"
+    program = "from speech import load_audio, FeatureConfig; import speech.data.corpus"
     assert not loaded(program) & {"tensorflow", "keras", "librosa", "numba", "scipy", "matplotlib"}
 
 

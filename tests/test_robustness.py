@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from speech.corpus import ClipSet, LabelSet, evaluation_set
+from speech.data.corpus import ClipSet, LabelSet, evaluation_set
 from speech.recognizer import Recognizer
 from speech.robustness import _changes, conditions, rooms
 from tests import tiny

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import speech
-from speech.corpus import decode, scan
+from speech.data.corpus import decode, scan
 from speech.report import changed_files, evaluate
 
 ROOT = Path(__file__).parent.parent

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speech.corpus import Clip, ContinuousSpeech, Corpus, Recordings
+from speech.data.corpus import Clip, ContinuousSpeech, Corpus, Recordings
 from speech.errors import CorpusError
 from speech.streams import Plan, condition_name, streams, word_bounds
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from speech.corpus import LabelSet
+from speech.data.corpus import LabelSet
 from speech.errors import ModelError
 from speech.train_config import TrainConfig
 from speech.train_recipes import read_config, read_recipe

@@ -10,7 +10,7 @@ import pytest
 
 from speech.augment import AugmentConfig
 from speech.batches import ClipSource, prefetch
-from speech.corpus import ContinuousSpeech, LabelSet
+from speech.data.corpus import ContinuousSpeech, LabelSet
 from speech.errors import ModelError
 from speech.features import mfcc
 from speech.model import load_model

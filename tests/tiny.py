@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from speech.augment import AugmentConfig
-from speech.corpus import Clip, Corpus, LabelSet, Recordings, Split
+from speech.data.corpus import Clip, Corpus, LabelSet, Recordings, Split
 from speech.features import FeatureConfig
 from speech.model import Architecture
 from speech.train_config import TrainConfig

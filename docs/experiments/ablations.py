@@ -30,7 +30,7 @@ from speech.files import replacing, write_json
 
 if TYPE_CHECKING:
     from speech.batches import Batch
-    from speech.corpus import ContinuousSpeech, Recordings
+    from speech.data.corpus import ContinuousSpeech, Recordings
     from speech.model import CommandModel
     from speech.train_config import TrainConfig
 
@@ -141,7 +141,7 @@ def main() -> None:
 
 def train_all(corpus: Path, negative: Path, digits: Path, *, chosen: Sequence[str]) -> None:
     """Train and measure those variants, with every seed that has no result yet."""
-    from speech.corpus import decode, default_cache, read_speech, scan
+    from speech.data.corpus import decode, default_cache, read_speech, scan
     from speech.model import load_model
     from speech.provenance import code_digest
     from speech.train_config import TrainConfig
@@ -201,7 +201,7 @@ def harder(recordings: "Recordings", kinds: Sequence[str], digits: "Recordings")
             which are of many words, weigh as much as twenty words).
         digits: Spoken digits, as a corpus.
     """
-    from speech.corpus import UNKNOWN_FOLDER, Clip, LabelSet, to_int16
+    from speech.data.corpus import UNKNOWN_FOLDER, Clip, LabelSet, to_int16
 
     rng = np.random.default_rng(0)
     clips, samples = recordings.corpus.clips, recordings.samples
@@ -264,7 +264,7 @@ def _trained(
     """
     from speech import training
     from speech.batches import Batch, ClipSource
-    from speech.corpus import LabelSet
+    from speech.data.corpus import LabelSet
 
     class Source(ClipSource):
         def batches(self, epoch: int) -> Iterator[Batch]:
@@ -297,7 +297,7 @@ def _kept(file: Path | None, batches: "Iterator[Batch]") -> "Iterator[Batch]":
 
 
 def _measured(file: Path, recordings: "Recordings", unheard: "ContinuousSpeech") -> dict[str, Any]:
-    from speech.corpus import LabelSet, evaluation_set, to_float
+    from speech.data.corpus import LabelSet, evaluation_set, to_float
     from speech.evaluation import clip_metrics
     from speech.model import load_model
     from speech.recognizer import load

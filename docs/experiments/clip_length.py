@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from speech.audio import Waveform, load_audio
-from speech.corpus import scan
+from speech.data.corpus import scan
 from speech.evaluation import wilson_interval
 from speech.features import mfcc
 from speech.model import load_model

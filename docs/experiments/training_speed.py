@@ -21,7 +21,7 @@ def measure(root: Path) -> None:
     share_cores()
     from speech.batches import ClipSource
     from speech.benchmark import training_rates
-    from speech.corpus import LabelSet, decode, scan
+    from speech.data.corpus import LabelSet, decode, scan
     from speech.model import CommandModel
     from speech.train_config import TrainConfig
     from speech.training import compile_model

@@ -25,7 +25,7 @@ import numpy as np
 from speech.environment import share_cores
 
 if TYPE_CHECKING:
-    from speech.corpus import LabelSet
+    from speech.data.corpus import LabelSet
     from speech.train_config import TrainConfig
 
 WHOLE = 105_829
@@ -57,7 +57,7 @@ def alone(work: Callable[[], None]) -> None:
 
 def recipe_row(root: Path, name: str) -> None:
     """Train one epoch of a recipe on the words that are there."""
-    from speech.corpus import LabelSet, scan
+    from speech.data.corpus import LabelSet, scan
     from speech.train_recipes import read_recipe
 
     text, config = read_recipe(name)
@@ -75,7 +75,7 @@ def generated_row(n_clips: int) -> None:
     """Train one epoch of words-35 on clips of noise."""
     import soundfile
 
-    from speech.corpus import LabelSet
+    from speech.data.corpus import LabelSet
     from speech.train_recipes import read_recipe
 
     text, config = read_recipe("words-35")
@@ -111,7 +111,7 @@ class Run:
 
 def trained(root: Path, labels: "LabelSet", config: "TrainConfig", cache: Path | None) -> Run:
     """One epoch of a recipe, watched; where ``cache`` is None, in the usual one."""
-    from speech.corpus import decode, scan
+    from speech.data.corpus import decode, scan
     from speech.training import train
 
     config = dataclasses.replace(config, epochs=1)

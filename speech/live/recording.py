@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from speech.audio import read_blocks
+from speech.data.annotations import audacity_text
 from speech.errors import AudioError
-from speech.label_files import audacity_text
 from speech.live.scan import csv_of, fields, scan, words_of
 from speech.recognizer import Recognizer
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from speech.audio import Waveform, read_blocks
+from speech.data.annotations import csv_text
 from speech.errors import AudioError
-from speech.label_files import csv_text
 from speech.recognizer import Recognizer
 from speech.stream import DecoderConfig, Detection, StreamDecoder
 from speech.stream_metrics import Word

@@ -111,7 +111,7 @@ def test_a_writer_killed_at_any_moment_leaves_the_old_file_or_the_new_one(tmp_pa
 UNPACKER = """
 import shutil, sys, time
 from pathlib import Path
-from speech.archive import unpack
+from speech.data.download import unpack
 copy = shutil.copyfileobj
 # slower, so that most moments lie in the middle of it
 shutil.copyfileobj = lambda *files: (copy(*files), time.sleep(0.005))
@@ -145,10 +145,10 @@ def test_an_unpacker_killed_at_any_moment_leaves_all_or_nothing(tmp_path, tiny_c
 
 PREPARE = """
 import sys, time
-import speech.corpus
+import speech.data.corpus
 from speech.cli import main
-fit = speech.corpus.fit_length
-speech.corpus.fit_length = lambda *each: (time.sleep(0.01), fit(*each))[1]  # as above
+fit = speech.data.corpus.fit_length
+speech.data.corpus.fit_length = lambda *each: (time.sleep(0.01), fit(*each))[1]  # as above
 print("begun", flush=True)
 sys.argv = ["speech", "prepare", "--data", sys.argv[1], "--cache", sys.argv[2]]
 main()

@@ -1,7 +1,7 @@
 """Archives of strangers: whatever was done to one, all of it comes out inside, or nothing.
 
 The zoo of single tricks (out of the folder, links, devices, holes, duplicates, caps, cut short) is
-in tests/test_archive.py; here they come in any number, order and combination, and damaged.
+in tests/data/test_download.py; here they come in any number, order and combination, and damaged.
 """
 
 import io
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from speech.archive import unpack
+from speech.data.download import unpack
 from speech.errors import CorpusError
 
 NAMES = (

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
-from speech.archive import Archive, Progress, no_progress
 from speech.audio import SUFFIXES, fit_length, load_audio
+from speech.data.download import Archive, Progress, no_progress
 from speech.errors import AudioError, CorpusError
 from speech.features import FeatureConfig, mfcc
 

@@ -1,4 +1,4 @@
-"""The laws of speech.corpus: official splits, fair draws, honest caches, the same set for all."""
+"""The laws of speech.data.corpus: official splits, fair draws, honest caches, the same set for all."""
 
 import csv
 import hashlib
@@ -18,9 +18,9 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speech import corpus as corpus_module
 from speech.audio import load_audio
-from speech.corpus import (
+from speech.data import corpus as corpus_module
+from speech.data.corpus import (
     LabelSet,
     Recordings,
     decode,

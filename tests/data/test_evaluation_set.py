@@ -1,4 +1,4 @@
-"""The laws of what speech.corpus hands to evaluation: the same for all, and never trained on."""
+"""The laws of what speech.data.corpus hands to evaluation: the same for all, and never trained on."""
 
 import re
 from collections import Counter
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from speech.audio import MIN_RATE
-from speech.corpus import (
+from speech.data.corpus import (
     Clip,
     Corpus,
     LabelSet,

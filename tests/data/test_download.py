@@ -1,4 +1,4 @@
-"""The laws of speech.archive: the right bytes or none, and nothing outside the folder."""
+"""The laws of speech.data.download: the right bytes or none, and nothing outside the folder."""
 
 import hashlib
 import io
@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from speech import archive as archive_module
-from speech import corpus as corpus_module
-from speech.archive import Archive, download, unpack
-from speech.corpus import recipes, scan
+from speech.data import corpus as corpus_module
+from speech.data import download as archive_module
+from speech.data.corpus import recipes, scan
+from speech.data.download import Archive, download, unpack
 from speech.errors import CorpusError
 
 Refused = Callable[..., str]
