@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from speech.errors import ModelError
+from speech.formats.backends import check
 from speech.recognizer import Recognizer, load
-from speech.runtime import check
 from speech.stream import DecoderConfig, StreamDecoder
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def _plainly(file: Path) -> list[WayRow]:
     import librosa
 
     from speech.features import mfcc
-    from speech.runtime import load_keras
+    from speech.formats.backends import load_keras
 
     model = load_keras(file)
     features = model.features

@@ -257,8 +257,8 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Make one self-contained file of a model, which runs without TensorFlow and librosa."""
-    from speech import export as exporting
     from speech.files import sweep_parts
+    from speech.formats import export as exporting
     from speech.recognizer import load
 
     kinds = to or ["onnx"]
@@ -362,7 +362,7 @@ def doctor(
 
 def _export_trained(run: Path) -> None:
     """Write ``model.onnx`` beside a model that was just trained, or say how to."""
-    from speech.export import FORMATS, export, missing_packages
+    from speech.formats.export import FORMATS, export, missing_packages
 
     for form in FORMATS.values():
         (run / form.file).unlink(missing_ok=True)  # of the model that was here before

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from speech import container
 from speech.audio import AudioSource, Waveform, fit_length, load_audio
-from speech.container import WINDOW_HOPS
 from speech.errors import ModelError
 from speech.features import FeatureConfig, mfcc
-from speech.runtime import SUFFIXES, open_model
+from speech.formats import metadata as container
+from speech.formats.backends import SUFFIXES, open_model
+from speech.formats.metadata import WINDOW_HOPS
 
 Batch = npt.NDArray[np.float32]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from speech import container, plots, stream_report
+from speech import plots, stream_report
 from speech.data.corpus import (
     ClipSet,
     LabelSet,
@@ -31,9 +31,10 @@ from speech.evaluation import (
     wrong_clips,
 )
 from speech.files import write_json, write_text
+from speech.formats import metadata
+from speech.formats.backends import SUFFIXES
 from speech.recognizer import Recognizer
 from speech.robustness import Condition, Room, conditions, rooms
-from speech.runtime import SUFFIXES
 
 WEAK_BELOW = 0.95  # recall of a label that the card names as weak
 CARD, HISTORY = "README.md", "history.json"
@@ -150,7 +151,7 @@ def changed_files(folder: Path) -> list[str] | None:
     named = {name: digest for digest, name in re.findall(_DIGEST_LINE, text, re.MULTILINE)}
     if not named:
         return None
-    found = {path.name: container.sha256(path) for path in _model_files(folder)}
+    found = {path.name: metadata.sha256(path) for path in _model_files(folder)}
     return sorted(name for name in named | found if named.get(name) != found.get(name))
 
 
@@ -160,7 +161,7 @@ def _model_files(folder: Path) -> list[Path]:
 
 def _digests(folder: Path) -> list[str]:
     """A section of lines that ``sha256sum -c`` understands; none where no model lies there."""
-    lines = [f"{container.sha256(path)}  {path.name}\n" for path in _model_files(folder)]
+    lines = [f"{metadata.sha256(path)}  {path.name}\n" for path in _model_files(folder)]
     return [_DIGESTS.format(lines="".join(lines))] if lines else []
 
 

@@ -9,8 +9,8 @@ from speech import plots
 from speech.data.corpus import ContinuousSpeech, Recordings
 from speech.errors import ModelError
 from speech.files import write_json
+from speech.formats.backends import load_keras
 from speech.recognizer import Recognizer
-from speech.runtime import load_keras
 from speech.stream import DecoderConfig
 from speech.stream_choice import LONGEST_LATENCY, Choice
 from speech.stream_score import RATES
@@ -216,7 +216,7 @@ def store(model: Path, config: DecoderConfig) -> list[Path]:
     save_model(trained, path)
     written = [path]
     if model.is_dir():
-        from speech.export import FORMATS, export
+        from speech.formats.export import FORMATS, export
 
         for kind, form in FORMATS.items():
             if (model / form.file).is_file():

@@ -5,13 +5,13 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from speech import container
-from speech.container import Metadata
-from speech.export import synthesised_clips
-from speech.export_litert import write_litert
-from speech.export_onnx import write_onnx
 from speech.features import FeatureConfig, mfcc
-from speech.matrices import FrontEnd, Network
+from speech.formats import metadata as container
+from speech.formats.export import synthesised_clips
+from speech.formats.metadata import Metadata
+from speech.formats.to_litert import write_litert
+from speech.formats.to_onnx import write_onnx
+from speech.formats.weights import FrontEnd, Network
 from speech.model import Architecture, CommandModel, save_model
 from tests import tiny
 

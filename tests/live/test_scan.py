@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
 from speech.audio import read_blocks
-from speech.container import WINDOW_HOPS
 from speech.data.annotations import audacity_text, read_labels
 from speech.errors import AudioError
 from speech.features import FeatureConfig, mfcc
+from speech.formats.metadata import WINDOW_HOPS
 from speech.live.scan import BATCH, Timeline, clock, csv_of, fields, file_names, scan, words_of
 from speech.recognizer import Recognizer
 from speech.stream import DecoderConfig, Detection, StreamDecoder, WindowStream

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speech import container, keras_archive
 from speech.errors import ModelError
 from speech.features import FeatureConfig
+from speech.formats import inspection, metadata
 from speech.recognizer import Recognizer
 from tests.conftest import PROJECT
 from tests.security import zoo_of_models as zoo
@@ -167,21 +167,21 @@ def test_a_tampered_onnx_file_is_refused_even_if_its_digest_is_right(tmp_path):
 
 def test_a_tampered_litert_file_is_refused_even_if_its_digest_is_right(tmp_path):
     (tmp_path / "whole.tflite").write_bytes(zoo.litert_model())
-    container.read(tmp_path / "whole.tflite")  # refused is what was changed, not how it is made
+    metadata.read(tmp_path / "whole.tflite")  # refused is what was changed, not how it is made
     files = zoo.litert_files()
     assert len(files) > 50
     all_refused(files, tmp_path / "zoo", ".tflite")
 
 
 def test_the_model_that_ships_is_data_by_the_same_rules(tmp_path):
-    keras_archive.check(SHIPPED / "model.keras")
+    inspection.check(SHIPPED / "model.keras")
     # and so the files of the zoo are refused for what was done to them, not for how they were made
     again = zoo.packed(zoo.parts(SHIPPED / "model.keras"))
     (tmp_path / "model.keras").write_bytes(again)
-    keras_archive.check(tmp_path / "model.keras")
+    inspection.check(tmp_path / "model.keras")
     content = zoo.changed_graph((SHIPPED / "model.onnx").read_bytes(), lambda model: None)
     (tmp_path / "model.onnx").write_bytes(content)
-    assert container.read(tmp_path / "model.onnx")[0] == container.read(SHIPPED / "model.onnx")[0]
+    assert metadata.read(tmp_path / "model.onnx")[0] == metadata.read(SHIPPED / "model.onnx")[0]
 
 
 def test_any_damage_to_a_keras_file_is_refused_or_leaves_config_and_size_as_they_were(tmp_path):
@@ -200,7 +200,8 @@ def damaged_keras_files(tmp_path: Path, n: int, seed: int) -> int:
         import json, random, resource, sys
         from pathlib import Path
         resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
-        from speech import container, keras_archive
+        from speech.formats import metadata
+        from speech.formats import inspection
         from speech.errors import ModelError
         from tests.security import zoo_of_models as zoo
         whole, target = Path(sys.argv[1]), Path(sys.argv[2])
@@ -228,7 +229,7 @@ def damaged_keras_files(tmp_path: Path, n: int, seed: int) -> int:
             parts[name] = bytes(content)
             target.write_bytes(parts["archive"] if name == "archive" else zoo.packed(parts))
             try:
-                keras_archive.check(target)
+                inspection.check(target)
                 taken += 1
             except ModelError:
                 pass
@@ -267,17 +268,17 @@ def test_the_check_and_the_network_agree_how_many_weights_there_are_and_which_sh
         labels = [str(i) for i in range(chance.randint(2, 9))]
         model = CommandModel(labels, FeatureConfig(n_mels=20, n_mfcc=chance.randint(2, 20)), shape)
         config = json.loads(json.dumps(model.get_config()))
-        assert keras_archive._wanted_weights(config) == model.count_params()
+        assert inspection._wanted_weights(config) == model.count_params()
     for field, value in [
         ("lstm_units", 0), ("lstm_units", 1025), ("lstm_layers", 0), ("lstm_layers", 9),
         ("conv_filters", [8] * 5), ("conv_filters", [1025]), ("pooling", "max"),
         ("dropout", 1.0), ("dropout", -0.1),
     ]:  # fmt: skip
         config["architecture"] = model.get_config()["architecture"] | {"conv_filters": [2]}
-        keras_archive._wanted_weights(config)
+        inspection._wanted_weights(config)
         config["architecture"][field] = value
         with pytest.raises(ValueError, match=r"\w"):
-            keras_archive._wanted_weights(config)
+            inspection._wanted_weights(config)
         with pytest.raises(ValueError, match=r"\w"):
             Architecture.from_dict(config["architecture"])
     keras.backend.clear_session()

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speech import container, export, keras_archive
+from speech.formats import export, inspection, metadata
 from speech.model import save_model
 from speech.training import train
 from tests import exports, tiny
@@ -55,7 +55,7 @@ def export_here(model: Path) -> None:
     fewer = functools.partial(export.synthesised_clips, n=60)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "synthesised_clips", fewer)
-        patch.setattr("speech.export.subprocess.run", run)
+        patch.setattr("speech.formats.export.subprocess.run", run)
         export.export(model)
 
 
@@ -75,7 +75,7 @@ def check_run(run: Path) -> int:
             assert all(saved[name] is not None for name in saved.files)
             epochs = len(json.loads(str(saved["history"])))
     if (run / "model.keras").exists():
-        keras_archive.check(run / "model.keras")
+        inspection.check(run / "model.keras")
     return epochs
 
 
@@ -116,7 +116,7 @@ def killed_exports(folder: Path, n: int, seed: int) -> dict[str, int]:
         target.write_bytes(old)
     export_here(model)
     assert target.read_bytes() == new
-    assert container.read(target)[0].keras_sha256 == container.sha256(model / "model.keras")
+    assert metadata.read(target)[0].keras_sha256 == metadata.sha256(model / "model.keras")
     return {"tried": n, "the old one stayed": stayed}
 
 

@@ -236,7 +236,7 @@ def changed_graph(whole: bytes, change: Callable[[Any], object]) -> bytes:
     """An ONNX file whose graph was tampered with by somebody who knows how the digest is made."""
     import onnx
 
-    from speech import container
+    from speech.formats import metadata as container
 
     model = onnx.load_from_string(whole)
     change(model)
@@ -301,8 +301,8 @@ def litert_model(change: Callable[[Any, Any], object] = lambda model, schema: No
     import flatbuffers  # type: ignore[import-untyped]
     from ai_edge_litert import schema_py_generated as schema
 
-    from speech import container
     from speech.features import FeatureConfig
+    from speech.formats import metadata as container
 
     code = schema.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.RESHAPE

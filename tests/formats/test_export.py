@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from speech import container, export
-from speech.container import WINDOW_HOPS
 from speech.data.corpus import ClipSet, evaluation_set, scan, to_float
 from speech.errors import ModelError
-from speech.export import FORMATS, Comparison, synthesised_clips, validation_clips
 from speech.features import FeatureConfig, mfcc
-from speech.matrices import FrontEnd
+from speech.formats import export
+from speech.formats import metadata as container
+from speech.formats.backends import Runnable, open_model
+from speech.formats.export import FORMATS, Comparison, synthesised_clips, validation_clips
+from speech.formats.metadata import WINDOW_HOPS
+from speech.formats.weights import FrontEnd
 from speech.model import Architecture, CommandModel, save_model
-from speech.runtime import Runnable, open_model
 from tests import exports, tiny
 
 ROOT = Path(__file__).parent.parent
@@ -267,7 +268,7 @@ def test_a_file_with_other_answers_is_refused_with_the_figures_and_the_old_one_s
     import json
 
     report = json.dumps({"comparisons": [figures]})
-    monkeypatch.setattr("speech.export.subprocess.run", with_report(report))
+    monkeypatch.setattr("speech.formats.export.subprocess.run", with_report(report))
     message = refused(ModelError, lambda: export.export(trained))
     assert "probability 0.25 (at most 0.0001)" in message
     assert "share of labels moved" in message
@@ -312,7 +313,9 @@ def test_a_converter_that_crashes_takes_no_more_than_its_file_along(
 ):
     crash = [sys.executable, "-c", "import os; os.abort()"]
     run = subprocess.run
-    monkeypatch.setattr("speech.export.subprocess.run", lambda _, **kwargs: run(crash, **kwargs))
+    monkeypatch.setattr(
+        "speech.formats.export.subprocess.run", lambda _, **kwargs: run(crash, **kwargs)
+    )
     message = refused(ModelError, lambda: export.export(trained, out=tmp_path))
     assert "exit status -6" in message
     assert not list(tmp_path.iterdir())
@@ -354,7 +357,7 @@ def test_a_clip_set_crosses_to_the_child_unchanged(trained, tmp_path, monkeypatc
             seen.update(saved)
         return subprocess.CompletedProcess(command, 1, "", "stop")
 
-    monkeypatch.setattr("speech.export.subprocess.run", run)
+    monkeypatch.setattr("speech.formats.export.subprocess.run", run)
     with pytest.raises(ModelError, match="stop"):
         export.export(trained, out=tmp_path, clips=given)
     np.testing.assert_array_equal(seen["waveforms"], given.waveforms)

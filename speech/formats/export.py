@@ -1,6 +1,6 @@
 """From a ``.keras`` file to one self-contained ONNX or LiteRT file, compared before it is named.
 
-The work is done by a child process (``python -m speech.export JOB``), since a converter that fails
+The work is done by a child process (``python -m speech.formats.export JOB``), since a converter that fails
 may take its process along: it writes the file, runs it, and reports how far its answers lie from
 those of librosa and Keras. The parent decides, and only then does the file get its name.
 """
@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from speech import container, keras_archive
-from speech.container import Metadata
 from speech.data.corpus import SILENCE, UNKNOWN, ClipSet, LabelSet, Recordings, evaluation_set
 from speech.errors import ModelError, SpeechError
 from speech.features import FeatureConfig
 from speech.files import replacing
-from speech.runtime import Runnable, load_keras, open_model
+from speech.formats import inspection
+from speech.formats import metadata as container
+from speech.formats.backends import Runnable, load_keras, open_model
+from speech.formats.metadata import Metadata
 
 Batch = npt.NDArray[np.float32]
 Wave = npt.NDArray[np.float64]
@@ -140,7 +141,7 @@ def export(
             f"{keras_file}: expected what exports it to {kind}, got no {', '.join(lacking)}; "
             "pip install 'speech-commands[train,export]'"
         )
-    keras_archive.check(keras_file)
+    inspection.check(keras_file)
     target = (out or keras_file.parent) / FORMATS[kind].file
     with tempfile.TemporaryDirectory() as folder, replacing(target) as part:
         comparisons = _in_child(Path(folder), keras_file, kind, part, clips)
@@ -224,7 +225,7 @@ def _in_child(
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "speech.export", str(job)],
+        [sys.executable, "-m", "speech.formats.export", str(job)],
         env=environment,
         capture_output=True,
         text=True,
@@ -282,9 +283,9 @@ def _work(job: Path) -> None:
 
 
 def _convert(keras_file: Path, kind: str, part: Path, saved: Path) -> list[Comparison]:
-    from speech.export_litert import write_litert
-    from speech.export_onnx import write_onnx
-    from speech.matrices import FrontEnd, Network
+    from speech.formats.to_litert import write_litert
+    from speech.formats.to_onnx import write_onnx
+    from speech.formats.weights import FrontEnd, Network
 
     digest = container.sha256(keras_file)  # before reading: a file that changes is not this one
     model = load_keras(keras_file)

@@ -13,12 +13,12 @@ import onnx
 import onnxruntime
 import pytest
 
-from speech import container
-from speech.container import Metadata
 from speech.errors import ModelError
 from speech.features import FeatureConfig
+from speech.formats import metadata as container
+from speech.formats.backends import open_model
+from speech.formats.metadata import Metadata
 from speech.model import save_model
-from speech.runtime import open_model
 from tests import exports, tiny
 
 SUFFIXES = (".onnx", ".tflite")

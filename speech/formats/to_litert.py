@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from speech.features import FeatureConfig
-from speech.matrices import Array, FrontEnd, Network
+from speech.formats.weights import Array, FrontEnd, Network
 
 
 def write_litert(

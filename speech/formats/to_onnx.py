@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from speech.container import WINDOW_HOPS
 from speech.features import FeatureConfig
-from speech.matrices import Array, FrontEnd, Network
+from speech.formats.metadata import WINDOW_HOPS
+from speech.formats.weights import Array, FrontEnd, Network
 
 _OPSET, _IR_VERSION = 17, 8  # what every ONNX Runtime since 1.13 understands
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from speech import container, keras_archive
 from speech.audio import Waveform
-from speech.container import WINDOW_HOPS, Metadata
 from speech.errors import ModelError
 from speech.features import FeatureConfig, mfcc
+from speech.formats import inspection
+from speech.formats import metadata as container
+from speech.formats.metadata import WINDOW_HOPS, Metadata
 
 if TYPE_CHECKING:
     from speech.model import CommandModel
@@ -62,7 +63,7 @@ def load_keras(path: Path) -> "CommandModel":
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its notices about the processor
     try:
-        keras_archive.check(path)
+        inspection.check(path)
         import keras  # noqa: F401
 
         from speech.model import load_model
@@ -77,7 +78,7 @@ def load_keras(path: Path) -> "CommandModel":
 def check(path: Path) -> None:
     """Refuse a model's file that ``open_model`` would refuse before running it, and run nothing."""
     if path.suffix == ".keras":
-        keras_archive.check(path)
+        inspection.check(path)
     else:
         container.read(path)
 

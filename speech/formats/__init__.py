@@ -1,0 +1,1 @@
+"""From a model to a file and back: .keras, ONNX and LiteRT."""
