@@ -24,8 +24,8 @@ from speech.recognizer import Recognizer, load
 from speech.stream import DecoderConfig, StreamDecoder
 
 if TYPE_CHECKING:
-    from speech.batches import Batch, ClipSource
     from speech.model import CommandModel
+    from speech.training.batches import Batch, ClipSource
 
 T = TypeVar("T")
 
@@ -320,11 +320,11 @@ def _training(corpus: Path) -> list[WayRow]:
     from speech.environment import share_cores
 
     share_cores()
-    from speech.batches import ClipSource
     from speech.data.corpus import LabelSet, decode, scan
     from speech.model import CommandModel
-    from speech.train_config import TrainConfig
-    from speech.training import compile_model
+    from speech.training.batches import ClipSource
+    from speech.training.config import TrainConfig
+    from speech.training.trainer import compile_model
 
     config, labels, steps = TrainConfig(), LabelSet.parse("commands-8"), 20
     source = ClipSource(decode(scan(corpus), config.features), labels, config)
@@ -354,7 +354,7 @@ def training_rates(
     Returns:
         Clips a second of the three ways, and the share of the time that the third waited for data.
     """
-    from speech.batches import prefetch
+    from speech.training.batches import prefetch
 
     clock = [time.perf_counter()]
     for _ in range(steps):

@@ -23,7 +23,7 @@ from speech.terminal import DEFAULT_MODEL, AsJson, console, progress, table
 if TYPE_CHECKING:
     from speech.data.corpus import Corpus, Recordings
     from speech.features import FeatureConfig
-    from speech.train_config import TrainConfig
+    from speech.training.config import TrainConfig
 
 app = typer.Typer(
     name="speech",
@@ -150,10 +150,11 @@ def train(
 ) -> None:
     """Train a model; the run's folder is a model's folder when it is done."""
     share_cores()
-    from speech import report, training
+    from speech import report
     from speech.data.corpus import LabelSet, read_speech
     from speech.recognizer import load
-    from speech.train_recipes import read_config, read_recipe
+    from speech.training.recipes import read_config, read_recipe
+    from speech.training.trainer import trainer
 
     recipe_labels, chosen = read_recipe(recipe)
     label_set = LabelSet.parse(labels or recipe_labels)
@@ -167,12 +168,12 @@ def train(
     }
     chosen = _changed(read_config(config) if config else chosen, given, augment)
     run = out or Path("runs") / f"{label_set.name.replace(' ', '-')}-{chosen.seed}"
-    if (run / training.MODEL).exists() and not resume:
+    if (run / trainer.MODEL).exists() and not resume:
         raise ModelError(f"{run}: expected a new folder, got a model; use --resume, another --out")
     recordings = _decode(data, chosen.features, cache)
     command = shlex.join(["speech", *sys.argv[1:]])
     with _training_progress(chosen.epochs) as tell:
-        training.train(
+        trainer.train(
             recordings,
             label_set,
             chosen,
@@ -427,7 +428,7 @@ def _print_corpus(corpus: "Corpus") -> None:
 
 
 def _changed(config: "TrainConfig", given: Mapping[str, Any], augment: bool) -> "TrainConfig":
-    from speech.augment import AugmentConfig
+    from speech.training.augment import AugmentConfig
 
     changes = {name: value for name, value in given.items() if value is not None}
     if not augment:

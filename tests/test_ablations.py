@@ -26,7 +26,7 @@ def test_every_variant_is_a_recipe_that_exists_and_no_two_are_the_same(
     ablations: ModuleType,
 ) -> None:
     pytest.importorskip("keras")
-    from speech.train_config import TrainConfig
+    from speech.training.config import TrainConfig
 
     elsewhere = {"corpus", "taught"}  # what a variant hears, and not how it learns
     seen = set()

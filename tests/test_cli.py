@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from speech.model import CommandModel, save_model
-from speech.train_config import TrainConfig
+from speech.training.config import TrainConfig
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent

@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 
-from speech.augment import AugmentConfig
 from speech.data.corpus import Clip, Corpus, LabelSet, Recordings, Split
 from speech.features import FeatureConfig
 from speech.model import Architecture
-from speech.train_config import TrainConfig
+from speech.training.augment import AugmentConfig
+from speech.training.config import TrainConfig
 
 FEATURES = FeatureConfig(clip_seconds=0.4, hop_seconds=0.02, n_mels=40, n_mfcc=13)
 LABELS = LabelSet("tones", ("low", "high"))

@@ -29,10 +29,10 @@ from speech.environment import share_cores
 from speech.files import replacing, write_json
 
 if TYPE_CHECKING:
-    from speech.batches import Batch
     from speech.data.corpus import ContinuousSpeech, Recordings
     from speech.model import CommandModel
-    from speech.train_config import TrainConfig
+    from speech.training.batches import Batch
+    from speech.training.config import TrainConfig
 
 RESULTS = Path(__file__).with_name("ablations")
 PICTURE = Path(__file__).parents[1] / "ablations.png"
@@ -143,8 +143,8 @@ def train_all(corpus: Path, negative: Path, digits: Path, *, chosen: Sequence[st
     """Train and measure those variants, with every seed that has no result yet."""
     from speech.data.corpus import decode, default_cache, read_speech, scan
     from speech.model import load_model
-    from speech.provenance import code_digest
-    from speech.train_config import TrainConfig
+    from speech.training.config import TrainConfig
+    from speech.training.provenance import code_digest
 
     features = TrainConfig().features
     recordings = decode(scan(corpus), features, None)
@@ -262,15 +262,15 @@ def _trained(
     target is the mean of what they say of the very same features (Hinton et al., arXiv 1503.02531,
     at temperature 1).
     """
-    from speech import training
-    from speech.batches import Batch, ClipSource
     from speech.data.corpus import LabelSet
+    from speech.training.batches import Batch, ClipSource
+    from speech.training.trainer import trainer
 
     class Source(ClipSource):
         def batches(self, epoch: int) -> Iterator[Batch]:
             file = kept and kept / f"{config.seed}-{epoch}.npz"
             for x, y in _kept(file, super().batches(epoch)):
-                said = [training.predict_logits(teacher, x) for teacher in teachers]
+                said = [trainer.predict_logits(teacher, x) for teacher in teachers]
                 powers = [np.exp(logits - logits.max(axis=1, keepdims=True)) for logits in said]
                 shares = [power / power.sum(axis=1, keepdims=True) for power in powers]
                 yield x, (y + np.mean(shares, axis=0)) / 2 if shares else y
@@ -280,7 +280,7 @@ def _trained(
         tempfile.TemporaryDirectory() as folder,
         unittest.mock.patch.object(training, "ClipSource", Source),
     ):
-        training.train(recordings, labels, config, Path(folder), speech=spoken)
+        trainer.train(recordings, labels, config, Path(folder), speech=spoken)
         yield Path(folder)
 
 

@@ -19,12 +19,12 @@ STEPS, RUNS = 20, 5
 def measure(root: Path) -> None:
     """Print one row: clips/s of the network alone, of the data alone, and of both."""
     share_cores()
-    from speech.batches import ClipSource
     from speech.benchmark import training_rates
     from speech.data.corpus import LabelSet, decode, scan
     from speech.model import CommandModel
-    from speech.train_config import TrainConfig
-    from speech.training import compile_model
+    from speech.training.batches import ClipSource
+    from speech.training.config import TrainConfig
+    from speech.training.trainer import compile_model
 
     config = TrainConfig()
     labels = LabelSet.parse("commands-8")

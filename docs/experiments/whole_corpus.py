@@ -26,7 +26,7 @@ from speech.environment import share_cores
 
 if TYPE_CHECKING:
     from speech.data.corpus import LabelSet
-    from speech.train_config import TrainConfig
+    from speech.training.config import TrainConfig
 
 WHOLE = 105_829
 RECIPES = ("commands-8", "commands-12", "words-35")
@@ -58,7 +58,7 @@ def alone(work: Callable[[], None]) -> None:
 def recipe_row(root: Path, name: str) -> None:
     """Train one epoch of a recipe on the words that are there."""
     from speech.data.corpus import LabelSet, scan
-    from speech.train_recipes import read_recipe
+    from speech.training.recipes import read_recipe
 
     text, config = read_recipe(name)
     labels = LabelSet.parse(text)
@@ -76,7 +76,7 @@ def generated_row(n_clips: int) -> None:
     import soundfile
 
     from speech.data.corpus import LabelSet
-    from speech.train_recipes import read_recipe
+    from speech.training.recipes import read_recipe
 
     text, config = read_recipe("words-35")
     labels = LabelSet.parse(text)
@@ -112,7 +112,7 @@ class Run:
 def trained(root: Path, labels: "LabelSet", config: "TrainConfig", cache: Path | None) -> Run:
     """One epoch of a recipe, watched; where ``cache`` is None, in the usual one."""
     from speech.data.corpus import decode, scan
-    from speech.training import train
+    from speech.training.trainer import train
 
     config = dataclasses.replace(config, epochs=1)
     peaks = {"RssAnon": 0, "RssFile": 0}

@@ -1,6 +1,6 @@
 """SIGKILL at random moments of training and of exporting; prepare and the rest: test_faults.py.
 
-One kill of a run in the middle of an epoch is in tests/test_training.py, many are a campaign.
+One kill of a run in the middle of an epoch is in tests/training/test_trainer.py, many are a campaign.
 """
 
 import functools
@@ -15,14 +15,14 @@ import pytest
 
 from speech.formats import export, inspection, metadata
 from speech.model import save_model
-from speech.training import train
+from speech.training.trainer import train
 from tests import exports, tiny
 from tests.security.test_faults import kills
 
 TRAIN = """
 import sys
 from pathlib import Path
-import speech.training
+import speech.training.trainer
 from tests.security.test_killed import trained
 print("begun", flush=True)
 trained(Path(sys.argv[1]), Path(sys.argv[2]), resume=True)

@@ -1,4 +1,4 @@
-"""The laws of speech.augment: what was asked for is what happens, and a seed decides all of it."""
+"""The laws of speech.training.augment: what was asked for is what happens, and a seed decides all of it."""
 
 import copy
 import dataclasses
@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speech.augment import AugmentConfig, Augmenter, _resample
 from speech.data.corpus import Corpus, Recordings
 from speech.features import FeatureConfig, mfcc, vocal_tract_warp
+from speech.training.augment import AugmentConfig, Augmenter, _resample
 
 Array = npt.NDArray[Any]
 RATE = 8_000

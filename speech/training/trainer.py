@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from speech.batches import ClipSource, prefetch
 from speech.data.corpus import (
     ClipSet,
     ContinuousSpeech,
@@ -25,8 +24,9 @@ from speech.evaluation import fit_temperature
 from speech.features import mfcc
 from speech.files import replacing, write_json
 from speech.model import CommandModel, save_model
-from speech.provenance import provenance
-from speech.train_config import TrainConfig
+from speech.training.batches import ClipSource, prefetch
+from speech.training.config import TrainConfig
+from speech.training.provenance import provenance
 
 Report = Callable[[Mapping[str, Any]], None]
 

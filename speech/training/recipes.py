@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from speech.errors import ModelError
-from speech.train_config import TrainConfig
+from speech.training.config import TrainConfig
 
 
 def read_recipe(name: str) -> tuple[str, TrainConfig]:

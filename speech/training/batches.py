@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from speech.augment import Augmenter
 from speech.data.corpus import (
     UNKNOWN,
     ContinuousSpeech,
@@ -21,7 +20,8 @@ from speech.data.corpus import (
 )
 from speech.errors import ModelError
 from speech.features import mfcc
-from speech.train_config import TrainConfig
+from speech.training.augment import Augmenter
+from speech.training.config import TrainConfig
 
 T = TypeVar("T")
 Batch = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speech.augment import AugmentConfig
-from speech.batches import ClipSource, prefetch
 from speech.data.corpus import ContinuousSpeech, LabelSet
 from speech.errors import ModelError
 from speech.features import mfcc
 from speech.model import load_model
-from speech.provenance import code_digest
-from speech.train_config import TrainConfig
-from speech.training import CHECKPOINT, train
+from speech.training.augment import AugmentConfig
+from speech.training.batches import ClipSource, prefetch
+from speech.training.config import TrainConfig
+from speech.training.provenance import code_digest
+from speech.training.trainer import CHECKPOINT, train
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +37,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
 KILLED = """
 import os, sys
 from pathlib import Path
-from speech.training import train
+from speech.training.trainer import train
 from tests import tiny
 run, resume = Path(sys.argv[1]), sys.argv[2] == "resume"
 def report(row):
@@ -161,7 +161,7 @@ def test_halves_are_the_beginning_of_a_word_and_the_end_of_another(tmp_path, mon
         heard.append(waveforms.copy())
         return mfcc(waveforms, config)
 
-    monkeypatch.setattr("speech.batches.mfcc", seen)
+    monkeypatch.setattr("speech.training.batches.mfcc", seen)
     config = tiny.config(unknown_share=0.5, spliced_share=1.0)
     source = ClipSource(tiny.recordings(tmp_path), tiny.LABELS, config)
     labels = np.concatenate([y.argmax(axis=1) for _, y in source.batches(0)])

@@ -6,8 +6,8 @@ import pytest
 
 from speech.data.corpus import LabelSet
 from speech.errors import ModelError
-from speech.train_config import TrainConfig
-from speech.train_recipes import read_config, read_recipe
+from speech.training.config import TrainConfig
+from speech.training.recipes import read_config, read_recipe
 
 
 @pytest.mark.parametrize("name", ["commands-8", "commands-12", "words-35"])

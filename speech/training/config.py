@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from speech.augment import AugmentConfig
 from speech.features import FeatureConfig, check_fields
 from speech.model import Architecture
+from speech.training.augment import AugmentConfig
 
 
 @dataclasses.dataclass(frozen=True)

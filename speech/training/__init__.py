@@ -1,0 +1,1 @@
+"""How the network learns: recipes, augmentation, batches, the training loop."""
