@@ -150,8 +150,8 @@ def train(
 ) -> None:
     """Train a model; the run's folder is a model's folder when it is done."""
     share_cores()
-    from speech import report
     from speech.data.corpus import LabelSet, read_speech
+    from speech.evaluation.metrics import model_card
     from speech.recognizer import load
     from speech.training.recipes import read_config, read_recipe
     from speech.training.trainer import trainer
@@ -185,7 +185,7 @@ def train(
             command=command,
         )
     _export_trained(run)
-    metrics = report.evaluate(load(run), recordings, run)
+    metrics = model_card.evaluate(load(run), recordings, run)
     typer.echo(_summary(metrics.accuracy, metrics.accuracy_low, metrics.accuracy_high, run))
 
 
@@ -209,7 +209,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a model on speakers it was not trained on; write figures, pictures and a report."""
-    from speech import report
+    from speech.evaluation.metrics import model_card
     from speech.recognizer import load
 
     if split not in ("validation", "test"):
@@ -217,7 +217,7 @@ def evaluate(
     recognizer = load(model)
     recordings = _decode(data, recognizer.features, cache)
     target = out or (model if model.is_dir() else model.parent)
-    metrics = report.evaluate(
+    metrics = model_card.evaluate(
         recognizer,
         recordings,
         target,
@@ -302,7 +302,7 @@ def benchmark(
     as_json: AsJson = False,
 ) -> None:
     """Measure size, start, latency, throughput, live cost and training beside the plain way."""
-    from speech import benchmark as bench
+    from speech.evaluation.metrics import benchmark as bench
     from speech.files import write_text
 
     with progress("Measuring") as tell:

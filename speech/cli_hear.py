@@ -178,7 +178,7 @@ def _write_each(
     for target, timeline in targets(audacity, ".txt"):
         write_text(target, audacity_text(words_of(timeline)))
     for target, timeline in targets(png, ".png"):
-        from speech import plots
+        from speech.evaluation.metrics import plots
 
         found = [(d.time, d.label) for d in timeline.detections]
         figure = plots.timeline(found, timeline.seconds, commands, title=timeline.path.name)

@@ -12,8 +12,8 @@ import typer
 from speech.terminal import DEFAULT_MODEL, AsJson, console, progress, table
 
 if TYPE_CHECKING:
+    from speech.evaluation.synthetic_streams import Plan
     from speech.recognizer import Recognizer
-    from speech.streams import Plan
 
 app = typer.Typer()
 
@@ -67,10 +67,10 @@ def score_stream(
     as_json: AsJson = False,
 ) -> None:
     """Measure the live decoder: hits, false alarms an hour, latency; choose its thresholds."""
-    from speech import stream_report
+    from speech.evaluation.metrics import stream_card
+    from speech.evaluation.synthetic_streams import Plan
     from speech.recognizer import load
     from speech.stream import DecoderConfig
-    from speech.streams import Plan
 
     _refuse(
         (recording is None) != (labels is None),
@@ -102,16 +102,16 @@ def score_stream(
         )
         out = out or (model if model.is_dir() else model.parent)
     if out is not None:
-        stream_report.write(content, out)
+        stream_card.write(content, out)
     if store:
-        for path in stream_report.store(model, DecoderConfig.from_dict(content["decoder"])):
+        for path in stream_card.store(model, DecoderConfig.from_dict(content["decoder"])):
             typer.echo(f"speech: the settings are stored in {path}", err=True)
     if as_json:
         typer.echo(json.dumps(content))
         return
     _print(content["measuring"])
     if out is not None:
-        typer.echo(f"Written: {out / stream_report.FILE}, {out / stream_report.PICTURE}")
+        typer.echo(f"Written: {out / stream_card.FILE}, {out / stream_card.PICTURE}")
 
 
 def _refuse(when: bool, why: str) -> None:
@@ -129,18 +129,18 @@ def _conditions(text: str) -> tuple[float | None, ...]:
 def _of_recording(
     recognizer: "Recognizer", recording: Path, labels: Path, command: str
 ) -> dict[str, Any]:
-    from speech import stream_score
     from speech.data.annotations import read_labels
+    from speech.evaluation.metrics import scoring
     from speech.stream import chosen_for
 
     config = chosen_for(recognizer)
     words = read_labels(labels)
-    heard = stream_score.hear_recording(recognizer, recording, words, config.step_seconds)
+    heard = scoring.hear_recording(recognizer, recording, words, config.step_seconds)
     return {
         "model": recognizer.name,
         "command": command,
         "decoder": config.to_dict(),
-        "measuring": stream_score.measure(recognizer, [heard], config),
+        "measuring": scoring.measure(recognizer, [heard], config),
     }
 
 
@@ -153,13 +153,13 @@ def _of_corpus(
     cache: Path | None,
     command: str,
 ) -> dict[str, Any]:
-    from speech import stream_choice, stream_report, stream_score
     from speech.data.corpus import decode, read_speech, scan
+    from speech.evaluation.metrics import scoring, stream_card, tuning
+    from speech.evaluation.synthetic_streams import Part, streams
     from speech.stream import chosen_for
-    from speech.streams import Part, streams
 
     for folder in folders:
-        if stream_report.trained_on(recognizer, folder):
+        if stream_card.trained_on(recognizer, folder):
             _warn(
                 f"{folder}: the model was trained on a folder of this name; false alarms there "
                 "say nothing about other speech"
@@ -170,17 +170,17 @@ def _of_corpus(
     spoken = [read_speech([folder], recognizer.features) for folder in folders]
     config = chosen_for(recognizer)
 
-    def heard(part: Part) -> list[stream_score.Heard]:
+    def heard(part: Part) -> list[scoring.Heard]:
         rate = recognizer.features.sample_rate
         made = streams(recordings, spoken, recognizer.labels, rate, plan, part)
         with progress(f"Hearing the {part} streams") as tell:
-            return stream_score.hear(recognizer, made, config.step_seconds, tell)
+            return scoring.hear(recognizer, made, config.step_seconds, tell)
 
     choice = None
     if rate is not None:
         streams_to_choose_on = heard("choosing")
         with progress("Choosing") as tell:
-            choice = stream_choice.choose(recognizer, streams_to_choose_on, rate, config, tell)
+            choice = tuning.choose(recognizer, streams_to_choose_on, rate, config, tell)
         config = choice.config
         if rate < choice.smallest_rate:
             _warn(
@@ -188,8 +188,8 @@ def _of_corpus(
                 f"{choice.smallest_rate:.1f} false alarms an hour at best, not {rate:g}: the tail "
                 "of the counts was extended; give more --speech to be sure"
             )
-    measured = stream_score.measure(recognizer, heard("measuring"), config)
-    return stream_report.content(
+    measured = scoring.measure(recognizer, heard("measuring"), config)
+    return stream_card.content(
         recognizer, recordings, spoken, plan, config, measured, choice, command
     )
 

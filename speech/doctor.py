@@ -84,7 +84,7 @@ def _model(path: Path) -> Finding:
 
 
 def _files(model: Path) -> Iterator[Finding]:
-    from speech.report import changed_files
+    from speech.evaluation.model_card import changed_files
 
     changed = changed_files(model)
     if changed is None:

@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from speech.evaluation.scoring import Heard
+from speech.evaluation.stream_metrics import Word
 from speech.features import FeatureConfig
 from speech.recognizer import Recognizer
 from speech.stream import DecoderConfig
-from speech.stream_metrics import Word
-from speech.stream_score import Heard
 
 LABELS = ("yes", "no", "unknown", "silence")
 BASE = DecoderConfig()

@@ -8,7 +8,7 @@ import pytest
 
 import speech
 from speech.data.corpus import decode, scan
-from speech.report import changed_files, evaluate
+from speech.evaluation.model_card import changed_files, evaluate
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "saved_models" / "commands-8"

@@ -298,10 +298,10 @@ def _kept(file: Path | None, batches: "Iterator[Batch]") -> "Iterator[Batch]":
 
 def _measured(file: Path, recordings: "Recordings", unheard: "ContinuousSpeech") -> dict[str, Any]:
     from speech.data.corpus import LabelSet, evaluation_set, to_float
-    from speech.evaluation import clip_metrics
+    from speech.evaluation.metrics import clip_metrics
+    from speech.evaluation.robustness import conditions, rooms
     from speech.model import load_model
     from speech.recognizer import load
-    from speech.robustness import conditions, rooms
 
     labels = LabelSet.parse("commands-8")
     recognizer = load(file)
@@ -401,7 +401,7 @@ def differences(values: dict[str, list[float]]) -> dict[str, tuple[float, float]
 
 
 def _show_long(rows: Sequence[dict[str, Any]]) -> None:
-    from speech.evaluation import wilson_interval
+    from speech.evaluation.metrics import wilson_interval
 
     print(f"\n| 128 units, 30 epochs | {' | '.join(MEASURES.values())} |")
     print("| --- |" + " ---: |" * len(MEASURES))
@@ -416,7 +416,7 @@ def _show_long(rows: Sequence[dict[str, Any]]) -> None:
 def _draw(rows: list[tuple[str, float, float]]) -> None:
     from matplotlib.figure import Figure
 
-    from speech.plots import save
+    from speech.evaluation.plots import save
 
     figure = Figure(figsize=(8, 0.28 * len(rows) + 1.2), layout="constrained")
     axes = figure.subplots()

@@ -12,7 +12,7 @@ import numpy as np
 
 from speech.audio import Waveform, load_audio
 from speech.data.corpus import scan
-from speech.evaluation import wilson_interval
+from speech.evaluation.metrics import wilson_interval
 from speech.features import mfcc
 from speech.model import load_model
 

@@ -19,8 +19,8 @@ STEPS, RUNS = 20, 5
 def measure(root: Path) -> None:
     """Print one row: clips/s of the network alone, of the data alone, and of both."""
     share_cores()
-    from speech.benchmark import training_rates
     from speech.data.corpus import LabelSet, decode, scan
+    from speech.evaluation.benchmark import training_rates
     from speech.model import CommandModel
     from speech.training.batches import ClipSource
     from speech.training.config import TrainConfig

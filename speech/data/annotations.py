@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from speech.errors import CorpusError
-from speech.stream_metrics import Word
+from speech.evaluation.stream_metrics import Word
 
 _FIELDS = ("start", "end", "label")
 _MAX_BYTES = 20_000_000  # a word a second for weeks

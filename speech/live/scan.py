@@ -10,9 +10,9 @@ import numpy as np
 from speech.audio import Waveform, read_blocks
 from speech.data.annotations import csv_text
 from speech.errors import AudioError
+from speech.evaluation.stream_metrics import Word
 from speech.recognizer import Recognizer
 from speech.stream import DecoderConfig, Detection, StreamDecoder
-from speech.stream_metrics import Word
 
 Progress = Callable[[int, int], object]
 

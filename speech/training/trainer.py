@@ -20,7 +20,7 @@ from speech.data.corpus import (
     evaluation_set,
 )
 from speech.errors import ModelError
-from speech.evaluation import fit_temperature
+from speech.evaluation.metrics import fit_temperature
 from speech.features import mfcc
 from speech.files import replacing, write_json
 from speech.model import CommandModel, save_model

@@ -101,7 +101,9 @@ COMMANDS = """
             imported.append(args[0])
             raise ImportError(args[0])  # and so nobody waits for it
     sys.addaudithook(watch)
-    from speech import benchmark, cli, stream_report
+    from speech.evaluation.metrics import benchmark
+    from speech.evaluation.metrics import stream_card
+    from speech import cli
     from speech.stream import DecoderConfig
     folder, clip, out = sys.argv[1:]
     answers = {}
@@ -122,7 +124,7 @@ COMMANDS = """
             named = given["model"].param_type_name == "option"
             sys.argv = ["speech", name, *sources, *["--model"] * named, folder]
             tried(name, cli.main)
-    tried("store", lambda: stream_report.store(Path(folder), DecoderConfig()))
+    tried("store", lambda: stream_card.store(Path(folder), DecoderConfig()))
     tried("plainly", lambda: benchmark._plainly(Path(folder) / "model.keras"))
     Path(out).write_text(json.dumps(answers))
 """

@@ -9,9 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speech.errors import AudioError, CorpusError
-from speech.stream import DecoderConfig, StreamDecoder
-from speech.stream_metrics import Word
-from speech.stream_score import (
+from speech.evaluation.scoring import (
     commands_of,
     decide,
     det_curve,
@@ -20,7 +18,9 @@ from speech.stream_score import (
     measure,
     score,
 )
-from speech.streams import Stream
+from speech.evaluation.stream_metrics import Word
+from speech.evaluation.synthetic_streams import Stream
+from speech.stream import DecoderConfig, StreamDecoder
 from tests.e2e import tones
 from tests.probabilities import BASE, MODEL, drawn, said
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from speech import plots, stream_report
 from speech.data.corpus import (
     ClipSet,
     LabelSet,
@@ -21,20 +20,22 @@ from speech.data.corpus import (
     evaluation_set,
 )
 from speech.errors import ModelError
-from speech.evaluation import (
+from speech.evaluation.metrics import (
     ClipMetrics,
     WrongClip,
     clip_metrics,
     expected_calibration_error,
     markdown_report,
+    plots,
+    stream_card,
     wilson_interval,
     wrong_clips,
 )
+from speech.evaluation.robustness import Condition, Room, conditions, rooms
 from speech.files import write_json, write_text
 from speech.formats import metadata
 from speech.formats.backends import SUFFIXES
 from speech.recognizer import Recognizer
-from speech.robustness import Condition, Room, conditions, rooms
 
 WEAK_BELOW = 0.95  # recall of a label that the card names as weak
 CARD, HISTORY = "README.md", "history.json"
@@ -126,9 +127,9 @@ def evaluate(
         content["conditions"] = [vars(condition) for condition in worse]
         content["rooms"] = [vars(room) for room in empty]
         sections.insert(0, _robustness_section(worse, empty))
-    if (out / stream_report.FILE).is_file():
-        scored = json.loads((out / stream_report.FILE).read_text("utf-8"))
-        sections.insert(0, stream_report.markdown(scored))
+    if (out / stream_card.FILE).is_file():
+        scored = json.loads((out / stream_card.FILE).read_text("utf-8"))
+        sections.insert(0, stream_card.markdown(scored))
     sections.insert(0, weak)
     write_json(out / "metrics.json", content)
     pictures = _pictures(metrics, out)

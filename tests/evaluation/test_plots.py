@@ -1,4 +1,4 @@
-"""The laws of speech.plots: a picture says what the data say, legibly, and is written whole."""
+"""The laws of speech.evaluation.plots: a picture says what the data say, legibly, and is written whole."""
 
 import subprocess
 import sys
@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from speech import plots
-from speech.evaluation import ClipMetrics, clip_metrics
+from speech.evaluation.metrics import ClipMetrics, clip_metrics, plots
 from speech.features import FeatureConfig
 
 LABELS = ("yes", "no", "up", "down")
@@ -113,7 +112,7 @@ def test_the_least_and_the_most_can_be_drawn_without_a_warning(name: str, tmp_pa
 
 
 def test_importing_plots_does_not_bring_pyplot_along() -> None:
-    code = "import sys, speech.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, speech.evaluation.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

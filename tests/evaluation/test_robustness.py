@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from speech.data.corpus import ClipSet, LabelSet, evaluation_set
+from speech.evaluation.robustness import _changes, conditions, rooms
 from speech.recognizer import Recognizer
-from speech.robustness import _changes, conditions, rooms
 from tests import tiny
 
 

@@ -22,7 +22,7 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from speech.evaluation import ClipMetrics, wilson_interval
+from speech.evaluation.metrics import ClipMetrics, wilson_interval
 from speech.features import FeatureConfig
 from speech.files import replacing
 

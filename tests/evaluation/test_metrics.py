@@ -1,4 +1,4 @@
-"""The laws of speech.evaluation, against plain loops, SciPy and sums done by hand."""
+"""The laws of speech.evaluation.metrics, against plain loops, SciPy and sums done by hand."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from scipy.stats import binomtest
 
-from speech.evaluation import (
+from speech.evaluation.metrics import (
     ClipMetrics,
     clip_metrics,
     expected_calibration_error,

@@ -23,7 +23,7 @@ from speech.data.corpus import (
     to_float,
 )
 from speech.errors import CorpusError
-from speech.stream_metrics import Word
+from speech.evaluation.stream_metrics import Word
 
 Part: TypeAlias = Literal["choosing", "measuring"]
 Kind: TypeAlias = Literal["commands", "unknown words", "speech", "noise"]

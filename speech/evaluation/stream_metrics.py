@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from speech.evaluation import wilson_interval
+from speech.evaluation.metrics import wilson_interval
 
 
 class Word(NamedTuple):

@@ -12,7 +12,7 @@ import soxr
 
 from speech.audio import load_audio
 from speech.data.corpus import SILENCE, UNKNOWN, ClipSet, Recordings, to_float
-from speech.evaluation import clip_metrics, wilson_interval
+from speech.evaluation.metrics import clip_metrics, wilson_interval
 from speech.recognizer import Recognizer
 
 Batch = npt.NDArray[np.float32]

@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from speech import plots
 from speech.data.corpus import ContinuousSpeech, Recordings
 from speech.errors import ModelError
+from speech.evaluation.metrics import plots
+from speech.evaluation.scoring import RATES
+from speech.evaluation.synthetic_streams import Plan, condition_name
+from speech.evaluation.tuning import LONGEST_LATENCY, Choice
 from speech.files import write_json
 from speech.formats.backends import load_keras
 from speech.recognizer import Recognizer
 from speech.stream import DecoderConfig
-from speech.stream_choice import LONGEST_LATENCY, Choice
-from speech.stream_score import RATES
-from speech.streams import Plan, condition_name
 
 FILE, PICTURE = "stream.json", "stream_det.png"
 _SECTION = """## As a live decoder

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from speech.stream_metrics import (
+from speech.evaluation.stream_metrics import (
     DetPoint,
     Word,
     fewest_misses,

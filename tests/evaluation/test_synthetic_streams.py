@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from speech.data.corpus import Clip, ContinuousSpeech, Corpus, Recordings
 from speech.errors import CorpusError
-from speech.streams import Plan, condition_name, streams, word_bounds
+from speech.evaluation.synthetic_streams import Plan, condition_name, streams, word_bounds
 
 RATE = 16_000
 LABELS = ("yes", "no", "unknown", "silence")

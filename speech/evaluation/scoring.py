@@ -13,10 +13,16 @@ import numpy.typing as npt
 
 from speech.audio import read_blocks
 from speech.errors import AudioError, CorpusError
+from speech.evaluation.stream_metrics import (
+    DetPoint,
+    StreamMetrics,
+    Word,
+    fewest_misses,
+    stream_metrics,
+)
+from speech.evaluation.synthetic_streams import Stream
 from speech.recognizer import Recognizer
 from speech.stream import NOT_COMMANDS, Decider, DecoderConfig, Detection, WindowStream
-from speech.stream_metrics import DetPoint, StreamMetrics, Word, fewest_misses, stream_metrics
-from speech.streams import Stream
 
 Progress = Callable[[int, int], object]
 

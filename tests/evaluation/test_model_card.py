@@ -7,8 +7,8 @@ import pytest
 
 from speech.doctor import Finding, examine
 from speech.errors import ModelError
+from speech.evaluation.model_card import changed_files, evaluate
 from speech.recognizer import Recognizer
-from speech.report import changed_files, evaluate
 from tests import tiny
 
 

@@ -13,9 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from speech.evaluation.scoring import (
+    Heard,
+    Progress,
+    commands_of,
+    decide,
+    logit,
+    moved,
+    score,
+    sigmoid,
+)
 from speech.recognizer import Recognizer
 from speech.stream import DecoderConfig, moving_mean
-from speech.stream_score import Heard, Progress, commands_of, decide, logit, moved, score, sigmoid
 
 RULE_OF_THREE = 3.0  # no event in a time T says with 95 % that there are at most 3 in it
 LONGEST_LATENCY = 0.3

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from speech.benchmark import Measure, benchmark, markdown, table
 from speech.errors import ModelError
+from speech.evaluation.benchmark import Measure, benchmark, markdown, table
 
 MEASURES = [
     Measure("One clip, ms", "ONNX", (1.0, 2.0, 9.0)),

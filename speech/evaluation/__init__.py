@@ -1,0 +1,1 @@
+"""How good a model is: metrics, streams, tuning, robustness, plots, the model card."""
