@@ -1,5 +1,5 @@
 """``python -m speech`` is ``speech``."""
 
-from speech.cli import main
+from speech.cli.main import main
 
 main()

@@ -55,7 +55,7 @@ def recognizer() -> Recognizer:
 
 if __name__ == "__main__":
     speech.recognizer.load = lambda path, threads=1: recognizer()  # type: ignore[misc]
-    from speech.cli import main
+    from speech.cli.main import main
 
     # whoever starts the tests in the background has it ignored
     signal.signal(signal.SIGINT, signal.default_int_handler)

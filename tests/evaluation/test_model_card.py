@@ -5,7 +5,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from speech.doctor import Finding, examine
+from speech.cli.diagnose import Finding, examine
 from speech.errors import ModelError
 from speech.evaluation.model_card import changed_files, evaluate
 from speech.recognizer import Recognizer
@@ -118,7 +118,7 @@ def test_the_card_names_the_digest_of_each_model_file_and_tells_when_one_has_cha
     (out / "model.tflite").write_bytes(b"not on it")
     wrong = ["model.keras", "model.onnx", "model.tflite"]
     assert changed_files(out) == wrong
-    monkeypatch.setattr("speech.doctor._gpu", lambda: Finding("GPU", "not asked"))
+    monkeypatch.setattr("speech.cli.diagnose._gpu", lambda: Finding("GPU", "not asked"))
     finding = next(f for f in examine(out) if f.what.startswith("Files of"))
     assert all(name in finding.found for name in wrong)
     assert finding.advice

@@ -146,7 +146,7 @@ def test_an_unpacker_killed_at_any_moment_leaves_all_or_nothing(tmp_path, tiny_c
 PREPARE = """
 import sys, time
 import speech.data.corpus
-from speech.cli import main
+from speech.cli.main import main
 fit = speech.data.corpus.fit_length
 speech.data.corpus.fit_length = lambda *each: (time.sleep(0.01), fit(*each))[1]  # as above
 print("begun", flush=True)

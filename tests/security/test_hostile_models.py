@@ -103,7 +103,7 @@ COMMANDS = """
     sys.addaudithook(watch)
     from speech.evaluation.metrics import benchmark
     from speech.evaluation.metrics import stream_card
-    from speech import cli
+    from speech.cli.main import main
     from speech.stream import DecoderConfig
     folder, clip, out = sys.argv[1:]
     answers = {}
@@ -112,18 +112,18 @@ COMMANDS = """
         try:
             call()
             answers[name] = [0, list(imported)]
-        except (SystemExit, cli.SpeechError) as error:
+        except (SystemExit, main.SpeechError) as error:
             code = error.code if isinstance(error, SystemExit) else error.exit_code
             answers[name] = [code, list(imported)]
             if not isinstance(error, SystemExit):
                 print(error, file=sys.stderr)
-    for name, command in typer.main.get_command(cli.app).commands.items():
+    for name, command in typer.main.get_command(main.app).commands.items():
         given = {p.name: p for p in command.params}
         if "model" in given:
             sources = [clip] if "sources" in given else []
             named = given["model"].param_type_name == "option"
             sys.argv = ["speech", name, *sources, *["--model"] * named, folder]
-            tried(name, cli.main)
+            tried(name, main.main)
     tried("store", lambda: stream_card.store(Path(folder), DecoderConfig()))
     tried("plainly", lambda: benchmark._plainly(Path(folder) / "model.keras"))
     Path(out).write_text(json.dumps(answers))

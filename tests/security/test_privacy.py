@@ -39,7 +39,7 @@ WATCHED = """
     sys.argv = ["speech", *sys.argv[1:]]
     status = 0
     try:
-        from speech.cli import main
+        from speech.cli.main import main
         main()
     except SystemExit as end:
         status = end.code
@@ -105,7 +105,7 @@ def test_what_is_asked_for_is_written_there_and_nowhere_else(clip, tmp_path):
 
 def test_the_hook_sees_a_file_and_a_request():
     """So that the tests above can fail."""
-    program = textwrap.dedent(WATCHED).replace("from speech.cli import main", "").replace(
+    program = textwrap.dedent(WATCHED).replace("from speech.cli.main import main", "").replace(
         "main()",
         "open(sys.argv[1], 'w').close()\n"
         "    import socket\n"

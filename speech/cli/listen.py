@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speech import cli_score
+from speech.cli.console import DEFAULT_MODEL, ModelOption, console, progress, table
+from speech.cli.main import score
 from speech.errors import AudioError
-from speech.terminal import DEFAULT_MODEL, ModelOption, console, progress, table
 
 if TYPE_CHECKING:
     from speech.live.scan import Timeline
     from speech.live.session import Source
 
 app = typer.Typer()
-app.add_typer(cli_score.app)
+app.add_typer(score.app)
 
 
 @app.command()

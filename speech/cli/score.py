@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from speech.terminal import DEFAULT_MODEL, AsJson, console, progress, table
+from speech.cli.console import DEFAULT_MODEL, AsJson, console, progress, table
 
 if TYPE_CHECKING:
     from speech.evaluation.synthetic_streams import Plan

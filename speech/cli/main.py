@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from speech import cli_hear
+from speech.cli.console import DEFAULT_MODEL, AsJson, console, progress, table
+from speech.cli.main import listen
 from speech.environment import share_cores
 from speech.errors import CorpusError, ModelError, SpeechError
-from speech.terminal import DEFAULT_MODEL, AsJson, console, progress, table
 
 if TYPE_CHECKING:
     from speech.data.corpus import Corpus, Recordings
@@ -33,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
-app.add_typer(cli_hear.app)
+app.add_typer(listen.app)
 
 Data = Annotated[
     Path, typer.Option("--data", help="Folder of the corpus: one folder of clips a word.")
@@ -346,7 +346,7 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Report versions, audio devices, GPU and model, and what to do about what is missing."""
-    from speech.doctor import examine
+    from speech.cli.diagnose import examine
 
     findings = examine(model)
     if as_json:

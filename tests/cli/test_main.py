@@ -61,7 +61,7 @@ def test_help_lists_the_commands_without_any_heavy_package():
         assert re.search(rf"\b{command}\b", result.stdout)
     script = (
         "import sys; sys.argv = ['speech', '--help']\n"
-        "from speech.cli import main\n"
+        "from speech.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "heavy = {'tensorflow', 'keras', 'librosa', 'numba', 'scipy', 'matplotlib', 'gradio'}\n"
