@@ -135,7 +135,7 @@ def answer(
 
 def answer_waveform(recognizer: Recognizer, waveform: Waveform) -> Answer:
     """Recognise samples (n,) at the model's rate, and draw what the network heard."""
-    from speech.evaluation.metrics import plots  # not for the first page to wait for
+    from speech.evaluation import plots  # not for the first page to wait for
 
     features = recognizer.features
     clip = fit_length(waveform, features.n_samples)

@@ -264,7 +264,7 @@ def _trained(
     """
     from speech.data.corpus import LabelSet
     from speech.training.batches import Batch, ClipSource
-    from speech.training.trainer import trainer
+    from speech.training import trainer
 
     class Source(ClipSource):
         def batches(self, epoch: int) -> Iterator[Batch]:

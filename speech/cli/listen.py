@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from speech.cli.console import DEFAULT_MODEL, ModelOption, console, progress, table
-from speech.cli.main import score
+from speech.cli import score
 from speech.errors import AudioError
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _write_each(
     for target, timeline in targets(audacity, ".txt"):
         write_text(target, audacity_text(words_of(timeline)))
     for target, timeline in targets(png, ".png"):
-        from speech.evaluation.metrics import plots
+        from speech.evaluation import plots
 
         found = [(d.time, d.label) for d in timeline.detections]
         figure = plots.timeline(found, timeline.seconds, commands, title=timeline.path.name)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from speech.cli.console import DEFAULT_MODEL, AsJson, console, progress, table
-from speech.cli.main import listen
+from speech.cli import listen
 from speech.environment import share_cores
 from speech.errors import CorpusError, ModelError, SpeechError
 
@@ -151,10 +151,10 @@ def train(
     """Train a model; the run's folder is a model's folder when it is done."""
     share_cores()
     from speech.data.corpus import LabelSet, read_speech
-    from speech.evaluation.metrics import model_card
+    from speech.evaluation import model_card
     from speech.recognizer import load
     from speech.training.recipes import read_config, read_recipe
-    from speech.training.trainer import trainer
+    from speech.training import trainer
 
     recipe_labels, chosen = read_recipe(recipe)
     label_set = LabelSet.parse(labels or recipe_labels)
@@ -209,7 +209,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a model on speakers it was not trained on; write figures, pictures and a report."""
-    from speech.evaluation.metrics import model_card
+    from speech.evaluation import model_card
     from speech.recognizer import load
 
     if split not in ("validation", "test"):
@@ -302,7 +302,7 @@ def benchmark(
     as_json: AsJson = False,
 ) -> None:
     """Measure size, start, latency, throughput, live cost and training beside the plain way."""
-    from speech.evaluation.metrics import benchmark as bench
+    from speech.evaluation import benchmark as bench
     from speech.files import write_text
 
     with progress("Measuring") as tell:

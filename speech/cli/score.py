@@ -67,7 +67,7 @@ def score_stream(
     as_json: AsJson = False,
 ) -> None:
     """Measure the live decoder: hits, false alarms an hour, latency; choose its thresholds."""
-    from speech.evaluation.metrics import stream_card
+    from speech.evaluation import stream_card
     from speech.evaluation.synthetic_streams import Plan
     from speech.recognizer import load
     from speech.stream import DecoderConfig
@@ -130,7 +130,7 @@ def _of_recording(
     recognizer: "Recognizer", recording: Path, labels: Path, command: str
 ) -> dict[str, Any]:
     from speech.data.annotations import read_labels
-    from speech.evaluation.metrics import scoring
+    from speech.evaluation import scoring
     from speech.stream import chosen_for
 
     config = chosen_for(recognizer)
@@ -154,7 +154,7 @@ def _of_corpus(
     command: str,
 ) -> dict[str, Any]:
     from speech.data.corpus import decode, read_speech, scan
-    from speech.evaluation.metrics import scoring, stream_card, tuning
+    from speech.evaluation import scoring, stream_card, tuning
     from speech.evaluation.synthetic_streams import Part, streams
     from speech.stream import chosen_for
 

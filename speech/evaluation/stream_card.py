@@ -7,7 +7,7 @@ from typing import Any
 
 from speech.data.corpus import ContinuousSpeech, Recordings
 from speech.errors import ModelError
-from speech.evaluation.metrics import plots
+from speech.evaluation import plots
 from speech.evaluation.scoring import RATES
 from speech.evaluation.synthetic_streams import Plan, condition_name
 from speech.evaluation.tuning import LONGEST_LATENCY, Choice

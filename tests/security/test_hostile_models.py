@@ -101,8 +101,8 @@ COMMANDS = """
             imported.append(args[0])
             raise ImportError(args[0])  # and so nobody waits for it
     sys.addaudithook(watch)
-    from speech.evaluation.metrics import benchmark
-    from speech.evaluation.metrics import stream_card
+    from speech.evaluation import benchmark
+    from speech.evaluation import stream_card
     from speech.cli.main import main
     from speech.stream import DecoderConfig
     folder, clip, out = sys.argv[1:]

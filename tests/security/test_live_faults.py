@@ -25,7 +25,7 @@ pytest.importorskip("gradio")
 
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
-from tests.test_live import WORDS, detections, pieces, told
+from tests.web.test_sessions import WORDS, detections, pieces, told
 
 import app
 from speech.web.models import Shelf
