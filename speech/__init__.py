@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from speech.audio import load_audio
+    from speech.detection import DecoderConfig, Detection
     from speech.errors import AudioError, CorpusError, MicrophoneError, ModelError, SpeechError
     from speech.features import FeatureConfig, mfcc
     from speech.recognizer import Prediction, Recognizer, load
-    from speech.stream import DecoderConfig, Detection, StreamDecoder
+    from speech.stream import StreamDecoder
 
     __version__: str
 

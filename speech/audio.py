@@ -164,6 +164,31 @@ def _check_channels(channels: int, name: str) -> None:
         )
 
 
+def to_float(samples: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+    """int16 samples to float32 in [-1, 1), exactly: a division by 32768."""
+    return samples.astype(np.float32) / np.float32(32768)
+
+
+def to_int16(waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
+    """The inverse of ``to_float``, rounded and clipped."""
+    return np.clip(np.round(waveform * 32768), -32768, 32767).astype(np.int16)
+
+
+def rms(waveforms: npt.NDArray[np.floating[Any]], axis: int = -1) -> npt.NDArray[Any]:
+    """Root mean square along an axis, which is kept with length one.
+
+    Args:
+        waveforms: Samples, floating point, of any shape.
+        axis: The axis of time.
+
+    Example:
+        >>> float(rms(np.array([0.6, -0.8]))[0] ** 2)
+        0.5
+    """
+    level: npt.NDArray[Any] = np.sqrt(np.mean(np.square(waveforms), axis=axis, keepdims=True))
+    return level
+
+
 def mix_chunk(samples: npt.NDArray[Any], rate: int) -> tuple[Waveform, int]:
     """A chunk of a stream of any length as mono float32 (n,), and its rate, which it keeps.
 

@@ -6,18 +6,19 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from speech.config import Config
+
 _BATCH = 32  # the spectra of so many clips stay in the cache of the processor
 
 
 @dataclasses.dataclass(frozen=True)
-class FeatureConfig:
+class FeatureConfig(Config):
     """Every number of the preprocessing. Times are in seconds; samples are derived exactly.
 
     Attributes:
@@ -102,34 +103,9 @@ class FeatureConfig:
         """Frames in a clip: only whole windows count (no padding at the edges)."""
         return 1 + (self.n_samples - self.n_fft) // self.hop_length
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as a JSON-able dict."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> "FeatureConfig":
-        """The inverse of ``to_dict``: exactly the known fields, so that none is ever a default.
-
-        Raises:
-            ValueError: Names the fields that are unknown or missing.
-        """
-        return cls(**check_fields(cls, fields))
-
     def digest(self) -> str:
         """SHA-256 of the fields, the key under which features may be kept."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
-
-
-def check_fields(cls: type, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields again, if they are exactly those of the dataclass; else ValueError names them."""
-    known = {field.name for field in dataclasses.fields(cls)}
-    unknown, missing = sorted(set(fields) - known), sorted(known - set(fields))
-    if unknown or missing:
-        raise ValueError(
-            f"{cls.__name__}: expected exactly {sorted(known)}; "
-            f"unknown: {unknown or 'none'}, missing: {missing or 'none'}"
-        )
-    return dict(fields)
 
 
 def mfcc(

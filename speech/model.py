@@ -10,15 +10,16 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
+from speech.config import Config
 from speech.errors import ModelError
-from speech.features import FeatureConfig, check_fields
+from speech.features import FeatureConfig
 from speech.files import replacing
 
 _MAX_CONFIG_BYTES = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Architecture:
+class Architecture(Config):
     """The shape of the network.
 
     Attributes:
@@ -54,11 +55,6 @@ class Architecture:
             raise ValueError(f"pooling must be attention, mean or last, got {self.pooling!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> "Architecture":
-        """From exactly the known fields; ValueError names the unknown and the missing ones."""
-        return cls(**check_fields(cls, fields))
 
 
 @keras.saving.register_keras_serializable(package="speech")

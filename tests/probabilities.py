@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from speech.data.annotations import Word
+from speech.detection import DecoderConfig
 from speech.evaluation.scoring import Heard
-from speech.evaluation.stream_metrics import Word
 from speech.features import FeatureConfig
 from speech.recognizer import Recognizer
-from speech.stream import DecoderConfig
 
 LABELS = ("yes", "no", "unknown", "silence")
 BASE = DecoderConfig()

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speech.audio import fit_length, load_audio
-from speech.features import FeatureConfig, check_fields, mfcc
+from speech.config import check_fields
+from speech.features import FeatureConfig, mfcc
 
 Array = npt.NDArray[Any]
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("mfcc_*.npz"))

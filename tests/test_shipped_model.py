@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import speech
-from speech.data.corpus import decode, scan
+from speech.data.corpus import index_corpus
+from speech.data.recordings import decode
 from speech.evaluation.model_card import changed_files, evaluate
 
 ROOT = Path(__file__).parent.parent
@@ -67,7 +68,7 @@ def test_silence_at_every_level_is_no_command(recognizer):
 def test_evaluating_the_shipped_file_again_gives_the_figures_on_its_card(
     recognizer, figures, speech_commands, tmp_path
 ):
-    recordings = decode(scan(speech_commands), recognizer.features, tmp_path / "cache")
+    recordings = decode(index_corpus(speech_commands), recognizer.features, tmp_path / "cache")
     if recordings.digest != figures["corpus_sha256"]:
         pytest.skip("another corpus than the one that the card was made on")
     metrics = evaluate(recognizer, recordings, tmp_path / "out")
@@ -80,7 +81,7 @@ def test_evaluating_the_shipped_file_again_gives_the_figures_on_its_card(
 def test_real_clips_of_a_validation_speaker_are_recognised_whatever_the_format(
     recognizer, speech_commands
 ):
-    corpus = scan(speech_commands)
+    corpus = index_corpus(speech_commands)
     clips = [c for c in corpus.clips if c.split == "validation" and c.word == "stop"][:40]
     heard = [recognizer.recognize(speech_commands / clip.path).label for clip in clips]
     assert heard.count("stop") >= 0.8 * len(clips)

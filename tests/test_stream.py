@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speech.audio import load_audio
+from speech.detection import DecoderConfig, Detection
 from speech.errors import AudioError, ModelError
 from speech.features import FeatureConfig
 from speech.recognizer import Recognizer
-from speech.stream import DecoderConfig, Detection, StreamDecoder
+from speech.stream import StreamDecoder
 
 RATE, CLIP, STEP = 16_000, 16_000, 1600
 LABELS = ("yes", "no", "unknown", "silence")

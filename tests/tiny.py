@@ -4,8 +4,10 @@ import dataclasses
 
 import numpy as np
 
-from speech.data.corpus import Clip, Corpus, LabelSet, Recordings, Split
+from speech.data.corpus import Clip, Corpus, Split
+from speech.data.recordings import Recordings
 from speech.features import FeatureConfig
+from speech.labels import LabelSet
 from speech.model import Architecture
 from speech.training.augment import AugmentConfig
 from speech.training.config import TrainConfig

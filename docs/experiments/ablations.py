@@ -29,7 +29,7 @@ from speech.environment import share_cores
 from speech.files import replacing, write_json
 
 if TYPE_CHECKING:
-    from speech.data.corpus import ContinuousSpeech, Recordings
+    from speech.data.recordings import ContinuousSpeech, Recordings
     from speech.model import CommandModel
     from speech.training.batches import Batch
     from speech.training.config import TrainConfig
@@ -141,14 +141,15 @@ def main() -> None:
 
 def train_all(corpus: Path, negative: Path, digits: Path, *, chosen: Sequence[str]) -> None:
     """Train and measure those variants, with every seed that has no result yet."""
-    from speech.data.corpus import decode, default_cache, read_speech, scan
+    from speech.data.corpus import index_corpus
+    from speech.data.recordings import decode, default_cache, read_speech
     from speech.model import load_model
     from speech.training.config import TrainConfig
     from speech.training.provenance import code_digest
 
     features = TrainConfig().features
-    recordings = decode(scan(corpus), features, None)
-    ten_digits = decode(scan(digits), features, None)
+    recordings = decode(index_corpus(corpus), features, None)
+    ten_digits = decode(index_corpus(digits), features, None)
     spoken = read_speech([negative / name for name in TRAINED_SPEECH], features)
     unheard = read_speech([negative / name for name in MEASURED_SPEECH], features)
     RESULTS.mkdir(exist_ok=True)
@@ -201,11 +202,13 @@ def harder(recordings: "Recordings", kinds: Sequence[str], digits: "Recordings")
             which are of many words, weigh as much as twenty words).
         digits: Spoken digits, as a corpus.
     """
-    from speech.data.corpus import UNKNOWN_FOLDER, Clip, LabelSet, to_int16
+    from speech.audio import to_int16
+    from speech.data.corpus import UNKNOWN_FOLDER, Clip
+    from speech.data.datasets import parse_labels
 
     rng = np.random.default_rng(0)
     clips, samples = recordings.corpus.clips, recordings.samples
-    words = LabelSet.parse("commands-8").words
+    words = parse_labels("commands-8").words
     training = [i for i, clip in enumerate(clips) if clip.split == "train"]
     commands = [i for i in training if clips[i].word in words]
     others = [i for i in training if clips[i].word not in (*words, *HELD_OUT)]
@@ -262,9 +265,9 @@ def _trained(
     target is the mean of what they say of the very same features (Hinton et al., arXiv 1503.02531,
     at temperature 1).
     """
-    from speech.data.corpus import LabelSet
-    from speech.training.batches import Batch, ClipSource
+    from speech.data.datasets import parse_labels
     from speech.training import trainer
+    from speech.training.batches import Batch, ClipSource
 
     class Source(ClipSource):
         def batches(self, epoch: int) -> Iterator[Batch]:
@@ -275,10 +278,10 @@ def _trained(
                 shares = [power / power.sum(axis=1, keepdims=True) for power in powers]
                 yield x, (y + np.mean(shares, axis=0)) / 2 if shares else y
 
-    labels = LabelSet.parse("commands-8")
+    labels = parse_labels("commands-8")
     with (
         tempfile.TemporaryDirectory() as folder,
-        unittest.mock.patch.object(training, "ClipSource", Source),
+        unittest.mock.patch.object(trainer, "ClipSource", Source),
     ):
         trainer.train(recordings, labels, config, Path(folder), speech=spoken)
         yield Path(folder)
@@ -297,13 +300,15 @@ def _kept(file: Path | None, batches: "Iterator[Batch]") -> "Iterator[Batch]":
 
 
 def _measured(file: Path, recordings: "Recordings", unheard: "ContinuousSpeech") -> dict[str, Any]:
-    from speech.data.corpus import LabelSet, evaluation_set, to_float
+    from speech.audio import to_float
+    from speech.data.datasets import parse_labels
+    from speech.data.evaluation_set import evaluation_set
     from speech.evaluation.metrics import clip_metrics
     from speech.evaluation.robustness import conditions, rooms
     from speech.model import load_model
     from speech.recognizer import load
 
-    labels = LabelSet.parse("commands-8")
+    labels = parse_labels("commands-8")
     recognizer = load(file)
     clips = evaluation_set(recordings, labels)
     metrics = clip_metrics(recognizer.probabilities(clips.waveforms), clips.truth, labels.labels)

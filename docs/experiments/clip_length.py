@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from speech.audio import Waveform, load_audio
-from speech.data.corpus import scan
+from speech.data.corpus import index_corpus
 from speech.evaluation.metrics import wilson_interval
 from speech.features import mfcc
 from speech.model import load_model
@@ -24,7 +24,7 @@ def main(root: Path, model_file: Path) -> None:
     n_samples = features.n_samples
     rng = np.random.default_rng(0)
     words = set(model.labels)
-    clips = [c for c in scan(root).clips if c.split == "validation" and c.word in words]
+    clips = [c for c in index_corpus(root).clips if c.split == "validation" and c.word in words]
     loaded = [(load_audio(root / c.path, features.sample_rate), c.word) for c in clips]
     short = [(w, word) for w, word in loaded if features.n_fft <= len(w) < n_samples]
 

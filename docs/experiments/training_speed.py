@@ -19,16 +19,18 @@ STEPS, RUNS = 20, 5
 def measure(root: Path) -> None:
     """Print one row: clips/s of the network alone, of the data alone, and of both."""
     share_cores()
-    from speech.data.corpus import LabelSet, decode, scan
-    from speech.evaluation.benchmark import training_rates
+    from speech.data.corpus import index_corpus
+    from speech.data.datasets import parse_labels
+    from speech.data.recordings import decode
     from speech.model import CommandModel
     from speech.training.batches import ClipSource
+    from speech.training.benchmark import training_rates
     from speech.training.config import TrainConfig
     from speech.training.trainer import compile_model
 
     config = TrainConfig()
-    labels = LabelSet.parse("commands-8")
-    source = ClipSource(decode(scan(root), config.features), labels, config)
+    labels = parse_labels("commands-8")
+    source = ClipSource(decode(index_corpus(root), config.features), labels, config)
     model = CommandModel(labels.labels, config.features, config.architecture)
     compile_model(model, config, source.steps())
     batches = [batch for _, batch in zip(range(3), source.batches(0), strict=False)]

@@ -25,7 +25,7 @@ import numpy as np
 from speech.environment import share_cores
 
 if TYPE_CHECKING:
-    from speech.data.corpus import LabelSet
+    from speech.labels import LabelSet
     from speech.training.config import TrainConfig
 
 WHOLE = 105_829
@@ -57,12 +57,13 @@ def alone(work: Callable[[], None]) -> None:
 
 def recipe_row(root: Path, name: str) -> None:
     """Train one epoch of a recipe on the words that are there."""
-    from speech.data.corpus import LabelSet, scan
+    from speech.data.corpus import index_corpus
+    from speech.data.datasets import parse_labels
     from speech.training.recipes import read_recipe
 
     text, config = read_recipe(name)
-    labels = LabelSet.parse(text)
-    words = {clip.word for clip in scan(root).clips if clip.split == "train"}
+    labels = parse_labels(text)
+    words = {clip.word for clip in index_corpus(root).clips if clip.split == "train"}
     there = dataclasses.replace(labels, words=tuple(w for w in labels.words if w in words))
     run = trained(root, there, config, None)
     hours = config.epochs * config.epoch_clips / run.clips_per_second / 3600
@@ -75,11 +76,11 @@ def generated_row(n_clips: int) -> None:
     """Train one epoch of words-35 on clips of noise."""
     import soundfile
 
-    from speech.data.corpus import LabelSet
+    from speech.data.datasets import parse_labels
     from speech.training.recipes import read_recipe
 
     text, config = read_recipe("words-35")
-    labels = LabelSet.parse(text)
+    labels = parse_labels(text)
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "corpus"
@@ -111,14 +112,15 @@ class Run:
 
 def trained(root: Path, labels: "LabelSet", config: "TrainConfig", cache: Path | None) -> Run:
     """One epoch of a recipe, watched; where ``cache`` is None, in the usual one."""
-    from speech.data.corpus import decode, scan
+    from speech.data.corpus import index_corpus
+    from speech.data.recordings import decode
     from speech.training.trainer import train
 
     config = dataclasses.replace(config, epochs=1)
     peaks = {"RssAnon": 0, "RssFile": 0}
     threading.Thread(target=watch, args=(peaks,), daemon=True).start()
     began = time.perf_counter()
-    recordings = decode(scan(root), config.features, cache)
+    recordings = decode(index_corpus(root), config.features, cache)
     decoding = time.perf_counter() - began
     with tempfile.TemporaryDirectory() as folder:
         model = train(recordings, labels, config, Path(folder))

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speech.cli.console import DEFAULT_MODEL, ModelOption, console, progress, table
 from speech.cli import score
+from speech.cli.console import DEFAULT_MODEL, ModelOption, console, progress, table
 from speech.errors import AudioError
 
 if TYPE_CHECKING:
@@ -123,10 +123,10 @@ def scan(
 ) -> None:
     """Find the commands in long recordings: when each of them is said."""
     from speech.files import write_text
+    from speech.labels import commands
     from speech.live import scan as scanning
     from speech.live.session import decoder_for
     from speech.recognizer import load
-    from speech.stream import NOT_COMMANDS
 
     recognizer = load(model)
     config = decoder_for(recognizer, threshold).config
@@ -151,8 +151,7 @@ def scan(
         console().print(rows)
     if csv is not None:
         write_text(csv, scanning.csv_of(timelines))
-    commands = [label for label in recognizer.labels if label not in NOT_COMMANDS]
-    _write_each(timelines, commands, len(paths) > 1, audacity, png)
+    _write_each(timelines, list(commands(recognizer.labels)), len(paths) > 1, audacity, png)
     if failed:
         raise typer.Exit(AudioError.exit_code)
 

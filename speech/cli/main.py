@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from speech.cli.console import DEFAULT_MODEL, AsJson, console, progress, table
 from speech.cli import listen
+from speech.cli.console import DEFAULT_MODEL, AsJson, console, progress, table
 from speech.environment import share_cores
 from speech.errors import CorpusError, ModelError, SpeechError
 
 if TYPE_CHECKING:
-    from speech.data.corpus import Corpus, Recordings
+    from speech.data.corpus import Corpus
+    from speech.data.recordings import Recordings
     from speech.features import FeatureConfig
     from speech.training.config import TrainConfig
 
@@ -89,15 +90,15 @@ def prepare(
     cache: Cache = None,
 ) -> None:
     """Download a corpus, check and unpack it, decode its clips once."""
-    from speech.data.corpus import recipes
+    from speech.data.datasets import dataset_specs
     from speech.data.download import download, unpack
 
     root = data or folder / recipe
     if data is None and not root.exists():
-        if recipe not in recipes():
-            raise CorpusError(f"recipe {recipe!r}: expected one of {', '.join(recipes())}")
+        if recipe not in dataset_specs():
+            raise CorpusError(f"recipe {recipe!r}: expected one of {', '.join(dataset_specs())}")
         with progress("Downloading", in_bytes=True) as tell:
-            archive = download(recipes()[recipe].archive, folder, tell)
+            archive = download(dataset_specs()[recipe].archive, folder, tell)
         with progress("Unpacking") as tell:
             unpack(archive, root, tell)
         if not keep_archive:
@@ -150,14 +151,15 @@ def train(
 ) -> None:
     """Train a model; the run's folder is a model's folder when it is done."""
     share_cores()
-    from speech.data.corpus import LabelSet, read_speech
+    from speech.data.datasets import parse_labels
+    from speech.data.recordings import read_speech
     from speech.evaluation import model_card
     from speech.recognizer import load
-    from speech.training.recipes import read_config, read_recipe
     from speech.training import trainer
+    from speech.training.recipes import read_config, read_recipe
 
     recipe_labels, chosen = read_recipe(recipe)
-    label_set = LabelSet.parse(labels or recipe_labels)
+    label_set = parse_labels(labels or recipe_labels)
     given = {
         "seed": seed,
         "epochs": epochs,
@@ -302,8 +304,8 @@ def benchmark(
     as_json: AsJson = False,
 ) -> None:
     """Measure size, start, latency, throughput, live cost and training beside the plain way."""
-    from speech.evaluation import benchmark as bench
     from speech.files import write_text
+    from speech.training import benchmark as bench
 
     with progress("Measuring") as tell:
         measures = bench.benchmark(model, data, rounds, tell)
@@ -402,16 +404,18 @@ def _summary(accuracy: float, low: float, high: float, folder: Path) -> str:
 
 
 def _decode(root: Path, features: "FeatureConfig | None", cache: Path | None) -> "Recordings":
-    from speech.data.corpus import decode, default_cache, scan
+    from speech.data.corpus import index_corpus
+    from speech.data.recordings import decode, default_cache
     from speech.features import FeatureConfig
     from speech.files import sweep_decoding
 
     sweep_decoding(cache or default_cache())
-    corpus = scan(root)
-    if corpus.disagreements:
+    corpus = index_corpus(root)
+    if corpus.split_conflicts:
         typer.echo(
-            f"speech: {len(corpus.disagreements)} clips whose list and speaker hash name different "
-            f"splits, for example {corpus.disagreements[0]}; they train only where both say so",
+            f"speech: {len(corpus.split_conflicts)} clips whose list and speaker hash name "
+            f"different splits, for example {corpus.split_conflicts[0]}; "
+            "they train only where both say so",
             err=True,
         )
     with progress("Decoding") as tell:

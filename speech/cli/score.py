@@ -67,10 +67,10 @@ def score_stream(
     as_json: AsJson = False,
 ) -> None:
     """Measure the live decoder: hits, false alarms an hour, latency; choose its thresholds."""
+    from speech.detection import DecoderConfig
     from speech.evaluation import stream_card
     from speech.evaluation.synthetic_streams import Plan
     from speech.recognizer import load
-    from speech.stream import DecoderConfig
 
     _refuse(
         (recording is None) != (labels is None),
@@ -153,7 +153,8 @@ def _of_corpus(
     cache: Path | None,
     command: str,
 ) -> dict[str, Any]:
-    from speech.data.corpus import decode, read_speech, scan
+    from speech.data.corpus import index_corpus
+    from speech.data.recordings import decode, read_speech
     from speech.evaluation import scoring, stream_card, tuning
     from speech.evaluation.synthetic_streams import Part, streams
     from speech.stream import chosen_for
@@ -164,7 +165,7 @@ def _of_corpus(
                 f"{folder}: the model was trained on a folder of this name; false alarms there "
                 "say nothing about other speech"
             )
-    corpus = scan(data)
+    corpus = index_corpus(data)
     with progress("Decoding") as tell:
         recordings = decode(corpus, recognizer.features, cache, tell)
     spoken = [read_speech([folder], recognizer.features) for folder in folders]

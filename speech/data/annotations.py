@@ -5,9 +5,18 @@ import io
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from speech.errors import CorpusError
-from speech.evaluation.stream_metrics import Word
+
+
+class Word(NamedTuple):
+    """A word that is said in a stream, from ``start`` to ``end`` in seconds."""
+
+    start: float
+    end: float
+    label: str
+
 
 _FIELDS = ("start", "end", "label")
 _MAX_BYTES = 20_000_000  # a word a second for weeks

@@ -11,23 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from speech.data.corpus import (
-    ClipSet,
-    LabelSet,
-    Recordings,
-    Split,
-    calibration_half,
-    evaluation_set,
-)
+from speech.data.corpus import Split
+from speech.data.evaluation_set import ClipSet, calibration_half, evaluation_set
+from speech.data.recordings import Recordings
 from speech.errors import ModelError
+from speech.evaluation import plots, stream_card
 from speech.evaluation.metrics import (
     ClipMetrics,
     WrongClip,
     clip_metrics,
     expected_calibration_error,
     markdown_report,
-    plots,
-    stream_card,
     wilson_interval,
     wrong_clips,
 )
@@ -35,6 +29,7 @@ from speech.evaluation.robustness import Condition, Room, conditions, rooms
 from speech.files import write_json, write_text
 from speech.formats import metadata
 from speech.formats.backends import SUFFIXES
+from speech.labels import LabelSet
 from speech.recognizer import Recognizer
 
 WEAK_BELOW = 0.95  # recall of a label that the card names as weak
@@ -258,13 +253,8 @@ def _robustness_section(worse: Sequence[Condition], empty: Sequence[Room]) -> st
 
 
 def _label_set(recognizer: Recognizer) -> LabelSet:
-    words = tuple(w for w in recognizer.labels if w not in ("unknown", "silence"))
-    labels = LabelSet(
-        str(recognizer.provenance.get("label_set", "own words")),
-        words,
-        "unknown" in recognizer.labels,
-        "silence" in recognizer.labels,
-    )
+    name = str(recognizer.provenance.get("label_set", "own words"))
+    labels = LabelSet.of_model(name, recognizer.labels)
     if labels.labels != recognizer.labels:
         raise ModelError(
             f"{recognizer.name}: expected words, then unknown and silence, as labels; "

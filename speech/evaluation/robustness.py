@@ -10,9 +10,11 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from speech.audio import load_audio
-from speech.data.corpus import SILENCE, UNKNOWN, ClipSet, Recordings, to_float
+from speech.audio import load_audio, to_float
+from speech.data.evaluation_set import ClipSet
+from speech.data.recordings import Recordings
 from speech.evaluation.metrics import clip_metrics, wilson_interval
+from speech.labels import commands
 from speech.recognizer import Recognizer
 
 Batch = npt.NDArray[np.float32]
@@ -94,7 +96,7 @@ def rooms(recognizer: Recognizer, seed: int = 0) -> Iterator[Room]:
     Each kind is heard through the same few microphone responses at each level.
     """
     features = recognizer.features
-    commands = [i for i, name in enumerate(recognizer.labels) if name not in (UNKNOWN, SILENCE)]
+    command_columns = [recognizer.labels.index(name) for name in commands(recognizer.labels)]
     for name, make in _BACKGROUNDS.items():
         rng = np.random.default_rng([seed, 0x500])
         made = [make(features.n_samples, features.sample_rate, rng) for _ in range(_ROOMS_EACH)]
@@ -103,14 +105,14 @@ def rooms(recognizer: Recognizer, seed: int = 0) -> Iterator[Room]:
         for rms in ROOM_RMS:
             waveforms = np.clip(rms * heard, -1, 1).astype(np.float32)
             called = recognizer.probabilities(waveforms).argmax(axis=1)
-            false = int(np.isin(called, commands).sum())
+            false = int(np.isin(called, command_columns).sum())
             _, high = wilson_interval(false, _ROOMS_EACH)
             yield Room(name, rms, _ROOMS_EACH, false, high)
 
 
 def _changes(recognizer: Recognizer, recordings: Recordings) -> dict[str, Change]:
     rate, n_samples = recognizer.features.sample_rate, recognizer.features.n_samples
-    noise = [to_float(part) for part in recordings.noise_part("validation")]
+    noise = [to_float(part) for part in recordings.noise_for("validation")]
 
     def noisy(snr_db: float) -> Change:
         def change(x: Batch, rng: np.random.Generator) -> Batch:

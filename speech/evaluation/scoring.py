@@ -12,17 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from speech.audio import read_blocks
+from speech.data.annotations import Word
+from speech.detection import DecoderConfig, Detection, PosteriorDecoder
 from speech.errors import AudioError, CorpusError
-from speech.evaluation.stream_metrics import (
-    DetPoint,
-    StreamMetrics,
-    Word,
-    fewest_misses,
-    stream_metrics,
-)
+from speech.evaluation.stream_metrics import DetPoint, StreamMetrics, fewest_misses, stream_metrics
 from speech.evaluation.synthetic_streams import Stream
+from speech.labels import commands
 from speech.recognizer import Recognizer
-from speech.stream import NOT_COMMANDS, Decider, DecoderConfig, Detection, WindowStream
+from speech.stream import SlidingWindowClassifier
 
 Progress = Callable[[int, int], object]
 
@@ -62,7 +59,7 @@ def hear(
     """Let the network hear each stream once, a window at every step."""
     heard = []
     for stream in streams:
-        windows = WindowStream(recognizer, step_seconds, _BATCH)
+        windows = SlidingWindowClassifier(recognizer, step_seconds, _BATCH)
         rows = np.concatenate([windows.push(stream.waveform), windows.flush()])
         heard.append(
             Heard(
@@ -72,7 +69,7 @@ def hear(
                 windows.seconds,
                 stream.distinct_seconds,
                 rows.astype(np.float32),
-                windows.answer_to_silence,
+                windows.silence_posterior,
             )
         )
         progress(len(heard), 0)
@@ -88,7 +85,7 @@ def hear_recording(
         AudioError: It cannot be read, or is shorter than a window.
         CorpusError: A word lies behind its end.
     """
-    windows = WindowStream(recognizer, step_seconds, _BATCH)
+    windows = SlidingWindowClassifier(recognizer, step_seconds, _BATCH)
     rows = [windows.push(block, rate) for block, rate in read_blocks(path)]
     rows.append(windows.flush())
     seconds, clip = windows.seconds, recognizer.features.clip_seconds
@@ -104,13 +101,13 @@ def hear_recording(
             f"{seconds:.2f} s; check that they belong together"
         )
     joined = np.concatenate(rows).astype(np.float32)
-    return Heard("recording", path.name, words, seconds, seconds, joined, windows.answer_to_silence)
+    return Heard("recording", path.name, words, seconds, seconds, joined, windows.silence_posterior)
 
 
 def decide(recognizer: Recognizer, heard: Heard, config: DecoderConfig) -> list[Detection]:
     """What a decoder of this config detects in the stream."""
-    decider = Decider(config, recognizer.labels, recognizer.features, heard.before)
-    return decider.decide(heard.rows.astype(np.float64))
+    decider = PosteriorDecoder(config, recognizer.labels, recognizer.features, heard.before)
+    return decider.decode(heard.rows.astype(np.float64))
 
 
 def score(recognizer: Recognizer, heard: Heard, config: DecoderConfig) -> StreamMetrics:
@@ -122,7 +119,7 @@ def score(recognizer: Recognizer, heard: Heard, config: DecoderConfig) -> Stream
 
 def commands_of(recognizer: Recognizer) -> list[str]:
     """The labels that can be detected."""
-    return [label for label in recognizer.labels if label not in NOT_COMMANDS]
+    return list(commands(recognizer.labels))
 
 
 def det_curve(

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from speech.data.corpus import ContinuousSpeech, Recordings
+from speech.data.recordings import ContinuousSpeech, Recordings
+from speech.detection import DecoderConfig
 from speech.errors import ModelError
 from speech.evaluation import plots
 from speech.evaluation.scoring import RATES
@@ -14,7 +15,6 @@ from speech.evaluation.tuning import LONGEST_LATENCY, Choice
 from speech.files import write_json
 from speech.formats.backends import load_keras
 from speech.recognizer import Recognizer
-from speech.stream import DecoderConfig
 
 FILE, PICTURE = "stream.json", "stream_det.png"
 _SECTION = """## As a live decoder

@@ -12,15 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from speech.data.annotations import Word
 from speech.evaluation.metrics import wilson_interval
-
-
-class Word(NamedTuple):
-    """A word that is said in a stream, from ``start`` to ``end`` in seconds."""
-
-    start: float
-    end: float
-    label: str
 
 
 class DetPoint(NamedTuple):

@@ -12,18 +12,13 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from speech.audio import JUST_BELOW_ONE, Waveform
-from speech.data.corpus import (
-    SILENCE,
-    UNKNOWN,
-    ContinuousSpeech,
-    Recordings,
-    calibration_half,
-    indices_by_word,
-    to_float,
-)
+from speech.audio import JUST_BELOW_ONE, Waveform, to_float
+from speech.data.annotations import Word
+from speech.data.corpus import indices_by_word
+from speech.data.evaluation_set import calibration_half
+from speech.data.recordings import ContinuousSpeech, Recordings
 from speech.errors import CorpusError
-from speech.evaluation.stream_metrics import Word
+from speech.labels import commands
 
 Part: TypeAlias = Literal["choosing", "measuring"]
 Kind: TypeAlias = Literal["commands", "unknown words", "speech", "noise"]
@@ -113,7 +108,7 @@ def streams(
         CorpusError: No validation clips of the commands, or no noise where noise is wanted.
     """
     pieces = _noise(recordings, part, sample_rate)
-    commands = [label for label in labels if label not in (UNKNOWN, SILENCE)]
+    words = list(commands(labels))
     noisy = any(snr is not None for snr in plan.snrs)
     if noisy and not pieces:
         raise CorpusError(
@@ -121,13 +116,13 @@ def streams(
             "got none; add some, or measure clean streams only"
         )
     by_word = _clips(recordings, part)
-    said = {word: by_word[word] for word in commands if word in by_word}
+    said = {word: by_word[word] for word in words if word in by_word}
     if not said:
         raise CorpusError(
-            f"{recordings.corpus.root}: expected validation clips of {', '.join(commands)} by "
+            f"{recordings.corpus.root}: expected validation clips of {', '.join(words)} by "
             f"speakers of the {part} half, got none; take a larger corpus"
         )
-    other = {word: index for word, index in by_word.items() if word not in commands}
+    other = {word: index for word, index in by_word.items() if word not in words}
     spoken = [_half(one.samples, part) for one in speech]
     seed = plan.seed, int(part == "measuring")
     for snr in plan.snrs:
@@ -178,7 +173,7 @@ def _half(samples: npt.NDArray[np.int16], part: Part) -> npt.NDArray[np.int16]:
 
 def _noise(recordings: Recordings, part: Part, sample_rate: int) -> list[Waveform]:
     """Half of each noise file's evaluation part, at RMS 1; those under a second are left out."""
-    halves = [to_float(_half(noise, part)) for noise in recordings.noise_part("validation")]
+    halves = [to_float(_half(noise, part)) for noise in recordings.noise_for("validation")]
     return [h / max(_rms(h), 1e-6) for h in halves if len(h) >= sample_rate]
 
 

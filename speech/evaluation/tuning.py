@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from speech.detection import DecoderConfig, moving_mean
 from speech.evaluation.scoring import (
     Heard,
     Progress,
@@ -24,7 +25,6 @@ from speech.evaluation.scoring import (
     sigmoid,
 )
 from speech.recognizer import Recognizer
-from speech.stream import DecoderConfig, moving_mean
 
 RULE_OF_THREE = 3.0  # no event in a time T says with 95 % that there are at most 3 in it
 LONGEST_LATENCY = 0.3

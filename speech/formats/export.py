@@ -1,8 +1,8 @@
 """From a ``.keras`` file to one self-contained ONNX or LiteRT file, compared before it is named.
 
-The work is done by a child process (``python -m speech.formats.export JOB``), since a converter that fails
-may take its process along: it writes the file, runs it, and reports how far its answers lie from
-those of librosa and Keras. The parent decides, and only then does the file get its name.
+The work is done by a child process (``python -m speech.formats.export JOB``), since a converter
+that fails may take its process along: it writes the file, runs it, and reports how far its answers
+lie from those of librosa and Keras. The parent decides, and only then does the file get its name.
 """
 
 import dataclasses
@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from speech.data.corpus import SILENCE, UNKNOWN, ClipSet, LabelSet, Recordings, evaluation_set
+from speech.data.evaluation_set import ClipSet, evaluation_set
+from speech.data.recordings import Recordings
 from speech.errors import ModelError, SpeechError
 from speech.features import FeatureConfig
 from speech.files import replacing
@@ -27,6 +28,7 @@ from speech.formats import inspection
 from speech.formats import metadata as container
 from speech.formats.backends import Runnable, load_keras, open_model
 from speech.formats.metadata import Metadata
+from speech.labels import LabelSet
 
 Batch = npt.NDArray[np.float32]
 Wave = npt.NDArray[np.float64]
@@ -96,8 +98,7 @@ def validation_clips(recordings: Recordings, labels: Sequence[str]) -> ClipSet:
     Raises:
         CorpusError: The corpus has none of the words.
     """
-    words = tuple(label for label in labels if label not in (UNKNOWN, SILENCE))
-    label_set = LabelSet("of the model", words, UNKNOWN in labels, SILENCE in labels)
+    label_set = LabelSet.of_model("of the model", labels)
     if label_set.labels != tuple(labels):
         raise ModelError(
             f"expected labels that are words, then unknown and silence, got {', '.join(labels)}; "

@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from speech.config import check_fields
 from speech.errors import ModelError
-from speech.features import FeatureConfig, check_fields
+from speech.features import FeatureConfig
 
 FORMAT = 1
 PRECISIONS = ("float32", "float16", "int8")

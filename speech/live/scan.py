@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from speech.audio import Waveform, read_blocks
-from speech.data.annotations import csv_text
+from speech.data.annotations import Word, csv_text
+from speech.detection import DecoderConfig, Detection
 from speech.errors import AudioError
-from speech.evaluation.stream_metrics import Word
 from speech.recognizer import Recognizer
-from speech.stream import DecoderConfig, Detection, StreamDecoder
+from speech.stream import StreamDecoder
 
 Progress = Callable[[int, int], object]
 

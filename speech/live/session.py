@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from speech.audio import check_rate, read_blocks, scale_to_float
+from speech.detection import Detection
 from speech.live.microphone import Block, Microphone, quiet_libraries
 from speech.recognizer import Recognizer
-from speech.stream import Detection, StreamDecoder, chosen_for
+from speech.stream import StreamDecoder, chosen_for
 
 _BLOCK_SECONDS = 0.05
 _TICK_SECONDS = 0.1

@@ -6,7 +6,7 @@ lock: training goes on meanwhile.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from speech.features import FeatureConfig, check_fields, vocal_tract_warp
+from speech.config import Config
+from speech.features import FeatureConfig, vocal_tract_warp
 
 Batch = npt.NDArray[np.float32]
 _COSINES = 8  # a response has no finer structure that a mel filterbank would show
@@ -23,7 +24,7 @@ _VOICES = 21  # lengths of the vocal tract to choose from
 
 
 @dataclasses.dataclass(frozen=True)
-class AugmentConfig:
+class AugmentConfig(Config):
     """Ranges of the random changes; zero, or an empty range, switches one off.
 
     Attributes:
@@ -84,18 +85,6 @@ class AugmentConfig:
         for name in (*factors, *(n for n in self.to_dict() if n.endswith("_probability"))):
             if getattr(self, name) > 1 - (name in factors) * 1e-6:
                 raise ValueError(f"{name}={getattr(self, name)} must lie below 1")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as a JSON-able dict."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> "AugmentConfig":
-        """The inverse of ``to_dict``; ValueError names unknown and missing fields."""
-        known = check_fields(cls, fields)
-        for name, value in known.items():
-            known[name] = tuple(value) if isinstance(value, list) else value
-        return cls(**known)
 
     @classmethod
     def none(cls) -> "AugmentConfig":

@@ -9,17 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from speech.data.corpus import (
-    UNKNOWN,
-    ContinuousSpeech,
-    LabelSet,
-    Recordings,
-    draw_evenly,
-    indices_by_word,
-    to_float,
-)
+from speech.audio import to_float
+from speech.data.corpus import draw_evenly, indices_by_word
+from speech.data.recordings import ContinuousSpeech, Recordings
 from speech.errors import ModelError
 from speech.features import mfcc
+from speech.labels import UNKNOWN, LabelSet
 from speech.training.augment import Augmenter
 from speech.training.config import TrainConfig
 
@@ -62,7 +57,7 @@ class ClipSource:
                 f"{recordings.corpus.root}: expected training clips of every word, got none of "
                 f"{', '.join(empty or [UNKNOWN])}; choose other --labels or add recordings"
             )
-        noise = recordings.noise_part("train")
+        noise = recordings.noise_for("train")
         self.augmenter = Augmenter(config.augment, config.features, noise, config.seed)
         self.fill = np.zeros(config.features.n_mfcc, np.float32)
 

@@ -1,16 +1,15 @@
 """The recipe of a training run, and nothing that runs."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
-from speech.features import FeatureConfig, check_fields
+from speech.config import Config
+from speech.features import FeatureConfig
 from speech.model import Architecture
 from speech.training.augment import AugmentConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Config):
     """The recipe of a training run.
 
     Attributes:
@@ -62,17 +61,3 @@ class TrainConfig:
     features: FeatureConfig = dataclasses.field(default_factory=FeatureConfig)
     architecture: Architecture = dataclasses.field(default_factory=Architecture)
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as a JSON-able dict."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> "TrainConfig":
-        """The inverse of ``to_dict``; ValueError names unknown and missing fields."""
-        known = check_fields(cls, fields)
-        known["features"] = FeatureConfig.from_dict(known["features"])
-        known["architecture"] = Architecture.from_dict(known["architecture"])
-        known["augment"] = AugmentConfig.from_dict(known["augment"])
-        known["excluded"] = tuple(known["excluded"])
-        return cls(**known)

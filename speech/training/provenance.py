@@ -6,17 +6,19 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from speech.data.corpus import ContinuousSpeech, Recordings
+from speech.data.recordings import ContinuousSpeech, Recordings
 
+# Paths below the package: a module that moves is another module for the digest.
 _DECIDING_MODULES = (
-    "audio",
-    "augment",
-    "batches",
-    "corpus",
-    "features",
-    "model",
-    "train_config",
-    "training",
+    "audio.py",
+    "features.py",
+    "model.py",
+    "data/corpus.py",
+    "data/recordings.py",
+    "training/augment.py",
+    "training/batches.py",
+    "training/config.py",
+    "training/trainer.py",
 )
 _DECIDING_PACKAGES = (
     "tensorflow-cpu",
@@ -52,8 +54,9 @@ def provenance(recordings: Recordings, speech: ContinuousSpeech | None) -> dict[
 def code_digest() -> str:
     """SHA-256 over the modules that decide the weights."""
     digest = hashlib.sha256()
-    for name in _DECIDING_MODULES:
-        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
+    package = Path(__file__).parents[1]
+    for path in _DECIDING_MODULES:
+        digest.update(f"{path}\0".encode() + (package / path).read_bytes())
     return digest.hexdigest()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from speech.data.datasets import datasets_folder
 from speech.errors import ModelError
 from speech.training.config import TrainConfig
 
@@ -20,7 +21,7 @@ def read_recipe(name: str) -> tuple[str, TrainConfig]:
     Raises:
         ModelError: No such recipe, or one that does not parse or names unknown fields.
     """
-    folder = _folder()
+    folder = datasets_folder() / "recipes"
     path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
@@ -47,12 +48,6 @@ def read_config(path: Path) -> TrainConfig:
         return TrainConfig.from_dict(fields)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: expected the config.json of a run, got: {error}") from error
-
-
-def _folder() -> Path:
-    package = Path(__file__).parent
-    folders = (package / "_datasets", package.parent / "datasets")
-    return next(folder for folder in folders if folder.is_dir()) / "recipes"
 
 
 def _merged(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

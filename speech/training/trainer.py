@@ -11,18 +11,13 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from speech.data.corpus import (
-    ClipSet,
-    ContinuousSpeech,
-    LabelSet,
-    Recordings,
-    calibration_half,
-    evaluation_set,
-)
+from speech.data.evaluation_set import ClipSet, calibration_half, evaluation_set
+from speech.data.recordings import ContinuousSpeech, Recordings
 from speech.errors import ModelError
 from speech.evaluation.metrics import fit_temperature
 from speech.features import mfcc
 from speech.files import replacing, write_json
+from speech.labels import LabelSet
 from speech.model import CommandModel, save_model
 from speech.training.batches import ClipSource, prefetch
 from speech.training.config import TrainConfig

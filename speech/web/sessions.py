@@ -10,11 +10,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from speech.audio import check_rate
+from speech.detection import Detection
 from speech.errors import AudioError, SpeechError
+from speech.labels import commands
 from speech.live.microphone import Block
 from speech.live.session import HINTS, Event, Item, Session, Status, decoder_for
 from speech.recognizer import Recognizer
-from speech.stream import NOT_COMMANDS, Detection
 
 MOST_LISTENERS = 16
 LONGEST_CHUNK = 2.0  # seconds; a page sends a tenth of one
@@ -119,7 +120,7 @@ def settings(recognizer: Recognizer) -> Message:
     return {
         "model": recognizer.name,
         "labels": list(recognizer.labels),
-        "commands": [label for label in recognizer.labels if label not in NOT_COMMANDS],
+        "commands": list(commands(recognizer.labels)),
         "threshold": config.threshold,
         "smoothing": config.smoothing_seconds,
         "step": config.step_seconds,

@@ -17,7 +17,7 @@ from speech.model import CommandModel, save_model
 from speech.training.config import TrainConfig
 from tests import tiny
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LABELS = ("low", "high", "unknown", "silence")
 
 

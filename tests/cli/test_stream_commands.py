@@ -15,7 +15,7 @@ from speech.data.annotations import read_labels
 from speech.data.corpus import speaker_split
 from tests.e2e.tones import RATE, said
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 WORDS = [(0.5, "low"), (2.0, "high"), (3.5, "low")]
 SPOKEN = [word for _, word in WORDS]
 LABELS = "start,end,label\n0.5,0.9,low\n2.0,2.4,high\n3.5,3.9,low\n"

@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speech.data.annotations import audacity_text, csv_text, read_labels
+from speech.data.annotations import Word, audacity_text, csv_text, read_labels
 from speech.errors import CorpusError
-from speech.evaluation.stream_metrics import Word
 
 WORDS = (Word(0.5, 1.25, "yes"), Word(3.0, 3.0, "turn left"), Word(4.125, 5.0, "no"))
 TEXT = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=8)

@@ -1,4 +1,4 @@
-"""The laws of speech.data.corpus: official splits, fair draws, honest caches, the same set for all."""
+"""The laws of speech.data: official splits, fair draws, honest caches, the same set for all."""
 
 import csv
 import hashlib
@@ -18,29 +18,20 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speech.audio import load_audio
+from speech.audio import load_audio, to_float, to_int16
 from speech.data import corpus as corpus_module
-from speech.data.corpus import (
-    LabelSet,
-    Recordings,
-    decode,
-    default_cache,
-    draw_evenly,
-    read_speech,
-    recipes,
-    scan,
-    speaker_split,
-    to_float,
-    to_int16,
-)
+from speech.data.corpus import draw_evenly, index_corpus, speaker_split
+from speech.data.datasets import dataset_specs, parse_labels
+from speech.data.recordings import Recordings, decode, default_cache, read_speech
 from speech.errors import AudioError, CorpusError
 from speech.features import FeatureConfig, mfcc
+from speech.labels import LabelSet
 
 Array = npt.NDArray[Any]
 MakeCorpus = Callable[..., Path]
 CONFIG = FeatureConfig(sample_rate=8_000, n_mels=20, n_mfcc=8, fmax=4_000.0)
 TWO = LabelSet("two", ("yes", "no"))
-with (Path(__file__).parent / "golden" / "official_split.csv").open(newline="") as _file:
+with (Path(__file__).parents[1] / "golden" / "official_split.csv").open(newline="") as _file:
     OFFICIAL = list(csv.DictReader(_file))
 
 
@@ -55,7 +46,7 @@ def official(filename: str) -> str:
 
 @pytest.fixture(scope="module")
 def tiny(tiny_corpus: Path) -> Recordings:
-    return decode(scan(tiny_corpus), CONFIG)
+    return decode(index_corpus(tiny_corpus), CONFIG)
 
 
 # --- splits --------------------------------------------------------------------------------------
@@ -87,9 +78,9 @@ def test_ten_percent_of_speakers_validate_and_ten_test() -> None:
 
 
 def test_formula_lists_and_manifest_agree_on_the_whole_real_corpus(speech_commands: Path) -> None:
-    corpus = scan(speech_commands)
+    corpus = index_corpus(speech_commands)
     assert len(corpus.clips) > 1_000
-    assert corpus.disagreements == ()
+    assert corpus.split_conflicts == ()
     listed = set((speech_commands / "validation_list.txt").read_text().split())
     for clip in corpus.clips:
         assert clip.split == official(clip.path)
@@ -107,7 +98,7 @@ def speaker_of(path: str) -> str:
 
 
 def test_a_scan_finds_every_clip_once_with_its_word_and_split(tiny_corpus: Path) -> None:
-    corpus = scan(tiny_corpus)
+    corpus = index_corpus(tiny_corpus)
     assert [clip.path for clip in corpus.clips] == sorted(
         path.relative_to(tiny_corpus).as_posix() for path in tiny_corpus.glob("[a-z]*/*.wav")
     )
@@ -115,17 +106,17 @@ def test_a_scan_finds_every_clip_once_with_its_word_and_split(tiny_corpus: Path)
     assert Counter(clip.word for clip in corpus.clips) == dict.fromkeys(corpus.words(), 10)
     assert corpus.words() == ("bed", "cat", "no", "yes")
     assert corpus.noise == ("_background_noise_/hiss.wav", "_background_noise_/hum.wav")
-    assert corpus.disagreements == ()
+    assert corpus.split_conflicts == ()
 
 
 def test_a_corpus_without_lists_is_split_by_its_speakers(
     tmp_path: Path, make_corpus: MakeCorpus
 ) -> None:
     make_corpus(tmp_path)
-    listed = scan(tmp_path)
+    listed = index_corpus(tmp_path)
     for path in tmp_path.glob("*_list.txt"):
         path.unlink()
-    assert scan(tmp_path) == listed
+    assert index_corpus(tmp_path) == listed
 
 
 def test_the_lists_of_the_wav_corpus_hold_for_other_suffixes(
@@ -134,64 +125,64 @@ def test_the_lists_of_the_wav_corpus_hold_for_other_suffixes(
     make_corpus(tmp_path, ".flac")
     for path in tmp_path.glob("*_list.txt"):
         path.write_text(path.read_text().replace(".flac", ".wav"))
-    assert not scan(tmp_path).disagreements
+    assert not index_corpus(tmp_path).split_conflicts
 
 
 def test_disagreements_of_list_and_hash_are_reported_and_never_train(
     tmp_path: Path, make_corpus: MakeCorpus
 ) -> None:
     make_corpus(tmp_path)
-    clips = scan(tmp_path).clips
+    clips = index_corpus(tmp_path).clips
     moved = next(clip.path for clip in clips if clip.split == "train")
     dropped = next(clip.path for clip in clips if clip.split == "validation")
     untested = next(clip.path for clip in clips if clip.split == "test")
     validation, testing = tmp_path / "validation_list.txt", tmp_path / "testing_list.txt"
     validation.write_text(validation.read_text().replace(dropped, moved))
     testing.write_text(testing.read_text().replace(f"{untested}\n", ""))
-    corpus = scan(tmp_path)
-    assert sorted(corpus.disagreements) == sorted([moved, dropped, untested])
+    corpus = index_corpus(tmp_path)
+    assert sorted(corpus.split_conflicts) == sorted([moved, dropped, untested])
     for clip in corpus.clips:
-        if clip.path in corpus.disagreements:
+        if clip.path in corpus.split_conflicts:
             assert clip.split != "train"
 
 
 def test_what_is_no_clip_is_passed_over(tmp_path: Path, make_corpus: MakeCorpus) -> None:
     make_corpus(tmp_path)
-    before = scan(tmp_path)
+    before = index_corpus(tmp_path)
     clip = tmp_path / before.clips[0].path
     for name in (".git/a.wav", "_other_/a.wav", "yes/.a.wav", "yes/notes.txt", "stray.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(clip, tmp_path / name)
     (tmp_path / "yes" / "folder.wav").mkdir()
-    assert scan(tmp_path) == before
+    assert index_corpus(tmp_path) == before
     (tmp_path / "_unknown_").mkdir()
     shutil.copy(clip, tmp_path / "_unknown_" / "0a_nohash_0.WAV")
-    assert "_unknown_" in scan(tmp_path).words()
+    assert "_unknown_" in index_corpus(tmp_path).words()
 
 
 def test_a_folder_without_clips_is_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
     (tmp_path / "yes").mkdir()
-    assert str(tmp_path) in refused(CorpusError, lambda: scan(tmp_path))
-    assert "nowhere" in refused(CorpusError, lambda: scan(tmp_path / "nowhere"))
+    assert str(tmp_path) in refused(CorpusError, lambda: index_corpus(tmp_path))
+    assert "nowhere" in refused(CorpusError, lambda: index_corpus(tmp_path / "nowhere"))
 
 
 # --- label sets and recipes ----------------------------------------------------------------------
 
 
 def test_the_named_label_sets_are_what_their_names_say() -> None:
-    eight = LabelSet.parse("commands-8")
+    eight = parse_labels("commands-8")
     assert eight.labels == (
         "yes", "no", "up", "down", "left", "right", "stop", "go", "unknown", "silence",
     )  # fmt: skip
-    assert len(LabelSet.parse("commands-12").labels) == 12
+    assert len(parse_labels("commands-12").labels) == 12
     for name, count in (("words-30", 30), ("words-35", 35)):
-        words = LabelSet.parse(name)
+        words = parse_labels(name)
         assert words.labels == words.words
         assert len(words.labels) == count
 
 
 def test_words_of_ones_own_gain_unknown_and_silence() -> None:
-    labels = LabelSet.parse(" left, right ,")
+    labels = parse_labels(" left, right ,")
     assert labels.labels == ("left", "right", "unknown", "silence")
 
 
@@ -199,7 +190,7 @@ def test_words_of_ones_own_gain_unknown_and_silence() -> None:
     "text", ["", ",", "yes", "yes,yes", "yes,unknown", "silence,yes", "commands-9", "Commands-8"]
 )
 def test_labels_that_make_no_sense_are_refused(text: str, refused: Callable[..., str]) -> None:
-    message = refused(CorpusError, lambda: LabelSet.parse(text))
+    message = refused(CorpusError, lambda: parse_labels(text))
     assert repr(text) in message
     assert "commands-8" in message
 
@@ -211,8 +202,8 @@ def test_every_word_has_one_label_or_none() -> None:
 
 
 def test_recipes_can_be_checked_and_their_label_sets_be_learned() -> None:
-    assert set(recipes()) >= {"speech_commands_v0.01", "speech_commands_v0.02"}
-    for name, recipe in recipes().items():
+    assert set(dataset_specs()) >= {"speech_commands_v0.01", "speech_commands_v0.02"}
+    for name, recipe in dataset_specs().items():
         assert recipe.name == name
         assert recipe.archive.url.startswith("https://")
         assert re.fullmatch(r"[0-9a-f]{64}", recipe.archive.sha256)
@@ -221,7 +212,7 @@ def test_recipes_can_be_checked_and_their_label_sets_be_learned() -> None:
         assert recipe.citation
         for labels in recipe.label_sets.values():
             assert len(set(labels.labels)) == len(labels.labels) >= 2
-            assert LabelSet.parse(labels.name) == labels
+            assert parse_labels(labels.name) == labels
 
 
 # --- draws ---------------------------------------------------------------------------------------
@@ -268,7 +259,7 @@ def test_float_beyond_full_scale_is_clipped_and_not_wrapped() -> None:
 
 
 def test_decoded_clips_are_what_the_audio_door_gives(tmp_path: Path, tiny_corpus: Path) -> None:
-    corpus = scan(tiny_corpus)
+    corpus = index_corpus(tiny_corpus)
     recordings = decode(corpus, FeatureConfig(), tmp_path)
     assert recordings.samples.shape == (40, 16_000)
     for index in (0, 17, 39):
@@ -281,13 +272,13 @@ def test_decoded_clips_are_what_the_audio_door_gives(tmp_path: Path, tiny_corpus
 def test_a_second_decode_opens_the_first_without_decoding(
     tmp_path: Path, tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = decode(scan(tiny_corpus), CONFIG, tmp_path)
+    first = decode(index_corpus(tiny_corpus), CONFIG, tmp_path)
 
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("decoded again")
 
     monkeypatch.setattr(corpus_module, "load_audio", never)
-    second = decode(scan(tiny_corpus), CONFIG, tmp_path)
+    second = decode(index_corpus(tiny_corpus), CONFIG, tmp_path)
     np.testing.assert_array_equal(first.samples, second.samples)
     assert (first.digest, first.folder) == (second.digest, second.folder)
     assert len(list(tmp_path.iterdir())) == 1
@@ -296,7 +287,7 @@ def test_a_second_decode_opens_the_first_without_decoding(
 def test_features_are_those_of_the_clips_and_are_computed_once(
     tmp_path: Path, tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recordings = decode(scan(tiny_corpus), CONFIG, tmp_path)
+    recordings = decode(index_corpus(tiny_corpus), CONFIG, tmp_path)
     features = recordings.features(CONFIG)
     assert features.shape == (40, CONFIG.n_frames, CONFIG.n_mfcc)
     expected = mfcc(to_float(recordings.samples[3]), CONFIG)
@@ -306,7 +297,7 @@ def test_features_are_those_of_the_clips_and_are_computed_once(
 
 
 def test_another_hop_gives_another_file_of_features(tmp_path: Path, tiny_corpus: Path) -> None:
-    recordings = decode(scan(tiny_corpus), CONFIG, tmp_path)
+    recordings = decode(index_corpus(tiny_corpus), CONFIG, tmp_path)
     fields = CONFIG.to_dict() | {"hop_seconds": 0.02}
     shapes = [recordings.features(c).shape for c in (CONFIG, FeatureConfig.from_dict(fields))]
     assert shapes == [(40, 98, 8), (40, 49, 8)]
@@ -318,13 +309,13 @@ def test_a_changed_clip_rate_or_length_gives_another_folder(
     tmp_path: Path, make_corpus: MakeCorpus
 ) -> None:
     root = make_corpus(tmp_path / "corpus")
-    found = [decode(scan(root), CONFIG, tmp_path / "cache")]
+    found = [decode(index_corpus(root), CONFIG, tmp_path / "cache")]
     for change in ({"sample_rate": 16_000}, {"clip_seconds": 0.5}):
         config = FeatureConfig.from_dict(CONFIG.to_dict() | change)
-        found.append(decode(scan(root), config, tmp_path / "cache"))
-    one, other = (root / clip.path for clip in scan(root).clips[:2])
+        found.append(decode(index_corpus(root), config, tmp_path / "cache"))
+    one, other = (root / clip.path for clip in index_corpus(root).clips[:2])
     shutil.copyfile(other, one)
-    found.append(decode(scan(root), CONFIG, tmp_path / "cache"))
+    found.append(decode(index_corpus(root), CONFIG, tmp_path / "cache"))
     assert len({recordings.folder for recordings in found}) == 4
     assert [r.digest == found[0].digest for r in found] == [True, True, True, False]
 
@@ -335,19 +326,21 @@ def test_the_digest_depends_on_names_and_contents_alone(
     one, other = make_corpus(tmp_path / "one"), make_corpus(tmp_path / "other")
     for path in other.rglob("*.wav"):
         os.utime(path, (0, 0))
-    digests = [decode(scan(root), CONFIG, tmp_path / "cache").digest for root in (one, other)]
+    digests = [
+        decode(index_corpus(root), CONFIG, tmp_path / "cache").digest for root in (one, other)
+    ]
     assert digests[0] == digests[1]
-    clip = other / scan(other).clips[0].path
+    clip = other / index_corpus(other).clips[0].path
     clip.rename(clip.with_name("moved_nohash_0.wav"))
-    assert decode(scan(other), CONFIG, tmp_path / "cache").digest != digests[0]
+    assert decode(index_corpus(other), CONFIG, tmp_path / "cache").digest != digests[0]
 
 
 def test_wav_flac_and_ogg_hold_the_same_corpus(tmp_path: Path, make_corpus: MakeCorpus) -> None:
     decoded = {}
     for suffix in (".wav", ".flac", ".ogg"):
         root = make_corpus(tmp_path / suffix, suffix)
-        corpus = scan(root)
-        assert not corpus.disagreements
+        corpus = index_corpus(root)
+        assert not corpus.split_conflicts
         decoded[suffix] = decode(corpus, CONFIG, tmp_path / "cache")
     wav, flac, ogg = (decoded[suffix].samples.astype(float) for suffix in decoded)
     np.testing.assert_array_equal(wav, flac)
@@ -356,11 +349,11 @@ def test_wav_flac_and_ogg_hold_the_same_corpus(tmp_path: Path, make_corpus: Make
 
 def test_short_clips_are_padded_and_long_ones_cut(tmp_path: Path, make_corpus: MakeCorpus) -> None:
     root = make_corpus(tmp_path / "corpus")
-    paths = [root / clip.path for clip in scan(root).clips[:2]]
+    paths = [root / clip.path for clip in index_corpus(root).clips[:2]]
     for path, n in zip(paths, (4_000, 80_000), strict=True):
         path.unlink()
         soundfile.write(path, np.full(n, 0.25), 16_000)
-    samples = decode(scan(root), FeatureConfig(), tmp_path / "cache").samples
+    samples = decode(index_corpus(root), FeatureConfig(), tmp_path / "cache").samples
     assert np.flatnonzero(samples[0]).tolist() == list(range(6_000, 10_000))
     assert (samples[1] == 8_192).all()
 
@@ -369,10 +362,10 @@ def test_a_clip_that_cannot_be_decoded_is_named_and_nothing_is_kept(
     tmp_path: Path, make_corpus: MakeCorpus
 ) -> None:
     root = make_corpus(tmp_path / "corpus")
-    broken = root / scan(root).clips[7].path
+    broken = root / index_corpus(root).clips[7].path
     broken.write_bytes(b"no sound at all")
     with pytest.raises(CorpusError, match=re.escape(str(broken))) as caught:
-        decode(scan(root), CONFIG, tmp_path / "cache")
+        decode(index_corpus(root), CONFIG, tmp_path / "cache")
     assert isinstance(caught.value.__cause__, AudioError)
     assert "remove or replace this file" in str(caught.value)
     assert not list((tmp_path / "cache").iterdir())
@@ -380,7 +373,7 @@ def test_a_clip_that_cannot_be_decoded_is_named_and_nothing_is_kept(
 
 def test_progress_counts_every_clip(tmp_path: Path, tiny_corpus: Path) -> None:
     seen: list[tuple[int, int]] = []
-    decode(scan(tiny_corpus), CONFIG, tmp_path, lambda *now: seen.append(now))
+    decode(index_corpus(tiny_corpus), CONFIG, tmp_path, lambda *now: seen.append(now))
     assert seen == [(n, 40) for n in range(1, 41)]
 
 

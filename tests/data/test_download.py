@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from speech.data import corpus as corpus_module
+from speech.data import datasets
 from speech.data import download as archive_module
-from speech.data.corpus import recipes, scan
+from speech.data.corpus import index_corpus
 from speech.data.download import Archive, download, unpack
 from speech.errors import CorpusError
 
@@ -453,12 +453,12 @@ def test_a_recipe_leads_to_clips(
         f'bytes = {len(site.content)}\nlicence = "none"\nattribution = "me"\ncitation = "none"\n'
         '[label_sets.two]\nwords = ["yes", "no"]\nunknown = true\nsilence = true\n'
     )
-    monkeypatch.setattr(corpus_module, "__file__", str(tmp_path / "speech" / "corpus.py"))
-    recipe = recipes.__wrapped__()["tiny"]
+    monkeypatch.setattr(datasets, "__file__", str(tmp_path / "speech" / "data" / "datasets.py"))
+    recipe = datasets.dataset_specs.__wrapped__()["tiny"]
     path = download(recipe.archive, tmp_path / "downloads")
-    corpus = scan(unpack(path, tmp_path / "corpus"))
+    corpus = index_corpus(unpack(path, tmp_path / "corpus"))
     assert corpus.words() == ("bed", "cat", "no", "yes")
     assert len(corpus.clips) == 40
     assert len(corpus.noise) == 2
-    assert not corpus.disagreements
+    assert not corpus.split_conflicts
     assert recipe.label_sets["two"].labels == ("yes", "no", "unknown", "silence")

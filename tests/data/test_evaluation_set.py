@@ -1,4 +1,4 @@
-"""The laws of what speech.data.corpus hands to evaluation: the same for all, and never trained on."""
+"""The laws of what speech.data hands to evaluation: the same for all, and never trained on."""
 
 import re
 from collections import Counter
@@ -9,22 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speech.audio import MIN_RATE
-from speech.data.corpus import (
-    Clip,
-    Corpus,
-    LabelSet,
-    Recordings,
-    calibration_half,
-    decode,
-    evaluation_set,
-    indices_by_word,
-    scan,
-    speaker_split,
-    to_float,
-)
+from speech.audio import MIN_RATE, to_float
+from speech.data.corpus import Clip, Corpus, index_corpus, indices_by_word, speaker_split
+from speech.data.datasets import parse_labels
+from speech.data.evaluation_set import calibration_half, evaluation_set
+from speech.data.recordings import Recordings, decode
 from speech.errors import CorpusError
 from speech.features import FeatureConfig
+from speech.labels import LabelSet
 
 CONFIG = FeatureConfig(sample_rate=8_000, n_mels=20, n_mfcc=8, fmax=4_000.0)
 TWO = LabelSet("two", ("yes", "no"))
@@ -32,7 +24,7 @@ TWO = LabelSet("two", ("yes", "no"))
 
 @pytest.fixture(scope="module")
 def tiny(tiny_corpus: Path) -> Recordings:
-    return decode(scan(tiny_corpus), CONFIG)
+    return decode(index_corpus(tiny_corpus), CONFIG)
 
 
 def speaker_of(path: str) -> str:
@@ -42,7 +34,7 @@ def speaker_of(path: str) -> str:
 def eight_words(folder: Path) -> Recordings:
     """Recordings that need no files: eight words, some others, noise that counts its samples."""
     rng = np.random.default_rng(3)
-    words = [*LabelSet.parse("commands-8").words, "bed", "cat", "dog"]
+    words = [*parse_labels("commands-8").words, "bed", "cat", "dog"]
     clips = tuple(
         Clip(f"{word}/{speaker:03x}_nohash_0.wav", word, split)
         for word in sorted(words)
@@ -61,7 +53,7 @@ def eight_words(folder: Path) -> Recordings:
 def test_the_evaluation_set_is_the_same_for_everybody_with_its_seed(
     tmp_path: Path, split: Any
 ) -> None:
-    recordings, labels = eight_words(tmp_path), LabelSet.parse("commands-8")
+    recordings, labels = eight_words(tmp_path), parse_labels("commands-8")
     one, same, other = (evaluation_set(recordings, labels, split, seed) for seed in (0, 0, 1))
     assert one.names == same.names
     np.testing.assert_array_equal(one.waveforms, same.waveforms)
@@ -72,14 +64,14 @@ def test_the_evaluation_set_is_the_same_for_everybody_with_its_seed(
 
 
 def test_unknown_and_silence_are_about_a_tenth_each(tmp_path: Path) -> None:
-    clips = evaluation_set(eight_words(tmp_path), LabelSet.parse("commands-8"))
+    clips = evaluation_set(eight_words(tmp_path), parse_labels("commands-8"))
     counts = np.bincount(clips.truth, minlength=10)
     assert len(counts) == 10
     np.testing.assert_allclose(counts / counts.sum(), 0.1, atol=0.01)
 
 
 def test_every_clip_has_the_label_of_its_word_and_the_samples_of_its_file(tmp_path: Path) -> None:
-    recordings, labels = eight_words(tmp_path), LabelSet.parse("commands-8")
+    recordings, labels = eight_words(tmp_path), parse_labels("commands-8")
     clips = evaluation_set(recordings, labels)
     index = {clip.path: i for i, clip in enumerate(recordings.corpus.clips)}
     assert clips.waveforms.dtype == np.float32
@@ -94,7 +86,7 @@ def test_every_clip_has_the_label_of_its_word_and_the_samples_of_its_file(tmp_pa
 
 
 def test_unknown_is_drawn_evenly_from_the_other_words(tmp_path: Path) -> None:
-    clips = evaluation_set(eight_words(tmp_path), LabelSet.parse("commands-8"), "train")
+    clips = evaluation_set(eight_words(tmp_path), parse_labels("commands-8"), "train")
     words = Counter(
         n.split("/")[0] for n, t in zip(clips.names, clips.truth, strict=True) if t == 8
     )
@@ -107,7 +99,7 @@ def test_silence_can_be_found_again_and_lies_in_the_part_of_its_split(
     split: Any, first: float, last: float, tmp_path: Path
 ) -> None:
     recordings = eight_words(tmp_path)
-    clips = evaluation_set(recordings, LabelSet.parse("commands-8"), split)
+    clips = evaluation_set(recordings, parse_labels("commands-8"), split)
     noise = dict(zip(recordings.corpus.noise, recordings.noise, strict=True))
     silent = [(n, w) for n, w, t in zip(clips.names, clips.waveforms, clips.truth, strict=True)
               if t == 9]  # fmt: skip
@@ -125,7 +117,7 @@ def test_silence_can_be_found_again_and_lies_in_the_part_of_its_split(
 def test_the_noise_that_evaluates_is_never_trained_on(tmp_path: Path) -> None:
     recordings = eight_words(tmp_path)
     for noise, train, rest in zip(
-        recordings.noise, recordings.noise_part("train"), recordings.noise_part("test"), strict=True
+        recordings.noise, recordings.noise_for("train"), recordings.noise_for("test"), strict=True
     ):
         np.testing.assert_array_equal(np.concatenate([train, rest]), noise)
         assert len(rest) == pytest.approx(0.2 * len(noise), abs=1)

@@ -1,4 +1,4 @@
-"""The laws of speech.evaluation.plots: a picture says what the data say, legibly, and is written whole."""
+"""The laws of the plots: a picture says what the data say, legibly, and is written whole."""
 
 import subprocess
 import sys
@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from speech.evaluation.metrics import ClipMetrics, clip_metrics, plots
+from speech.evaluation import plots
+from speech.evaluation.metrics import ClipMetrics, clip_metrics
 from speech.features import FeatureConfig
 
 LABELS = ("yes", "no", "up", "down")

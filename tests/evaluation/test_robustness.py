@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from speech.data.corpus import ClipSet, LabelSet, evaluation_set
+from speech.data.evaluation_set import ClipSet, evaluation_set
 from speech.evaluation.robustness import _changes, conditions, rooms
+from speech.labels import LabelSet
 from speech.recognizer import Recognizer
 from tests import tiny
 

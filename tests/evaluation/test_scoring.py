@@ -8,6 +8,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speech.data.annotations import Word
+from speech.detection import DecoderConfig
 from speech.errors import AudioError, CorpusError
 from speech.evaluation.scoring import (
     commands_of,
@@ -18,9 +20,8 @@ from speech.evaluation.scoring import (
     measure,
     score,
 )
-from speech.evaluation.stream_metrics import Word
 from speech.evaluation.synthetic_streams import Stream
-from speech.stream import DecoderConfig, StreamDecoder
+from speech.stream import StreamDecoder
 from tests.e2e import tones
 from tests.probabilities import BASE, MODEL, drawn, said
 

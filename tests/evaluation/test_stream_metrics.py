@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
+from speech.data.annotations import Word
 from speech.evaluation.stream_metrics import (
     DetPoint,
-    Word,
     fewest_misses,
     poisson_interval,
     stream_metrics,

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speech.data.corpus import Clip, ContinuousSpeech, Corpus, Recordings
+from speech.data.corpus import Clip, Corpus
+from speech.data.recordings import ContinuousSpeech, Recordings
 from speech.errors import CorpusError
 from speech.evaluation.synthetic_streams import Plan, condition_name, streams, word_bounds
 
@@ -110,7 +111,7 @@ def test_the_sets_share_neither_noise_nor_speech():
     n = len(first[2].waveform) + len(second[2].waveform)
     assert n == len(speech().samples)
 
-    evaluated = recordings().noise_part("validation")[0]
+    evaluated = recordings().noise_for("validation")[0]
     given = recordings()
     loud = evaluated.copy()
     loud[len(loud) // 2 :] = np.random.default_rng(9).integers(-30_000, 30_000, len(loud) // 2)

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from speech.detection import DecoderConfig
 from speech.evaluation.scoring import score
 from speech.evaluation.tuning import LONGEST_LATENCY, choose
-from speech.stream import DecoderConfig
 from tests.probabilities import BASE, MODEL, drawn, said
 
 

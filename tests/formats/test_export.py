@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from speech.data.corpus import ClipSet, evaluation_set, scan, to_float
+from speech.audio import to_float
+from speech.data.corpus import index_corpus
+from speech.data.evaluation_set import ClipSet, evaluation_set
 from speech.errors import ModelError
 from speech.features import FeatureConfig, mfcc
 from speech.formats import export
@@ -21,7 +23,7 @@ from speech.formats.weights import FrontEnd
 from speech.model import Architecture, CommandModel, save_model
 from tests import exports, tiny
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "saved_models" / "commands-8"
 
 SHAPES = {
@@ -183,7 +185,7 @@ def test_the_shipped_onnx_hears_a_thousand_strange_clips_as_librosa_and_keras_do
 def test_the_shipped_onnx_hears_a_thousand_real_clips_as_librosa_and_keras_do(speech_commands):
     from speech.audio import fit_length, load_audio
 
-    paths = [clip.path for clip in scan(speech_commands).clips]
+    paths = [clip.path for clip in index_corpus(speech_commands).clips]
     chosen = np.random.default_rng(0).choice(paths, 1000, replace=False)
     waveforms = [fit_length(load_audio(speech_commands / path), 16_000) for path in chosen]
     assert_onnx_is_keras(np.stack(waveforms))

@@ -14,12 +14,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from speech.audio import read_blocks
 from speech.data.annotations import audacity_text, read_labels
+from speech.detection import DecoderConfig, Detection
 from speech.errors import AudioError
 from speech.features import FeatureConfig, mfcc
 from speech.formats.metadata import WINDOW_HOPS
 from speech.live.scan import BATCH, Timeline, clock, csv_of, fields, file_names, scan, words_of
 from speech.recognizer import Recognizer
-from speech.stream import DecoderConfig, Detection, StreamDecoder, WindowStream
+from speech.stream import SlidingWindowClassifier, StreamDecoder
 from tests import sounds
 from tests.e2e import tones
 
@@ -94,7 +95,7 @@ def test_a_scan_detects_what_the_live_decoder_detects(tmp_path_factory, n, secon
 def test_features_once_a_frame_give_the_probabilities_of_every_window(sizes, batch):
     audio = words(5, 6.0).astype(np.float32)
     audio[30_000:52_000] = 0.0  # a muted microphone
-    one, many = (WindowStream(OnFrames(), 0.1, size) for size in (1, batch))
+    one, many = (SlidingWindowClassifier(OnFrames(), 0.1, size) for size in (1, batch))
     expected = np.concatenate([one.push(audio), one.flush()])
     rows: list = []
     first = 0

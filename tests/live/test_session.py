@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from speech.audio import JUST_BELOW_ONE, load_audio, read_blocks
+from speech.detection import Detection
 from speech.errors import AudioError
 from speech.features import FeatureConfig
 from speech.live.microphone import Block
@@ -29,7 +30,6 @@ from speech.live.session import (
     rendered,
 )
 from speech.recognizer import Recognizer
-from speech.stream import Detection
 from tests import sounds
 from tests.e2e.tones import LABELS, RATE, recognizer, said
 

@@ -101,7 +101,7 @@ COMMANDS = """
             imported.append(args[0])
             raise ImportError(args[0])  # and so nobody waits for it
     sys.addaudithook(watch)
-    from speech.evaluation import benchmark
+    from speech.training import benchmark
     from speech.evaluation import stream_card
     from speech.cli.main import main
     from speech.stream import DecoderConfig

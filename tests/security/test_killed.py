@@ -1,6 +1,7 @@
 """SIGKILL at random moments of training and of exporting; prepare and the rest: test_faults.py.
 
-One kill of a run in the middle of an epoch is in tests/training/test_trainer.py, many are a campaign.
+One kill of a run in the middle of an epoch is in tests/training/test_trainer.py, many are a
+campaign.
 """
 
 import functools

@@ -25,13 +25,13 @@ pytest.importorskip("gradio")
 
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
-from tests.web.test_sessions import WORDS, detections, pieces, told
 
 import app
 from speech.web.models import Shelf
 from speech.web.sessions import MOST_BYTES, Listener, Listeners
 from tests.e2e.tones import RATE, recognizer, said
 from tests.hearing import by_loudness
+from tests.web.test_sessions import WORDS, detections, pieces, told
 
 # what runs while somebody speaks
 LIVE = (

@@ -1,4 +1,4 @@
-"""The laws of speech.training.augment: what was asked for is what happens, and a seed decides all of it."""
+"""The laws of the augmentation: what was asked for is what happens; a seed decides all of it."""
 
 import copy
 import dataclasses
@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speech.data.corpus import Corpus, Recordings
+from speech.data.corpus import Corpus
+from speech.data.recordings import Recordings
 from speech.features import FeatureConfig, mfcc, vocal_tract_warp
 from speech.training.augment import AugmentConfig, Augmenter, _resample
 
@@ -298,7 +299,7 @@ def test_the_noise_that_evaluates_is_never_heard_in_training(tmp_path: Path) -> 
     corpus = Corpus(tmp_path, (), ("_background_noise_/a.wav",), ())
     recordings = Recordings(corpus, np.zeros((0, RATE), np.int16), (noise,), "", tmp_path)
     for split, sign in (("train", 1), ("validation", -1), ("test", -1)):
-        parts = recordings.noise_part(split)  # type: ignore[arg-type]
+        parts = recordings.noise_for(split)  # type: ignore[arg-type]
         means = augmenter(parts).backgrounds(300, rng()).mean(axis=1) * sign
         assert (means > 0.9).any()
         assert not (means < -0.5).any()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from speech.data.corpus import LabelSet
+from speech.data.datasets import parse_labels
 from speech.errors import ModelError
 from speech.training.config import TrainConfig
 from speech.training.recipes import read_config, read_recipe
@@ -13,7 +13,7 @@ from speech.training.recipes import read_config, read_recipe
 @pytest.mark.parametrize("name", ["commands-8", "commands-12", "words-35"])
 def test_a_shipped_recipe_names_a_label_set_of_the_corpus_and_fits_the_config(name):
     labels, config = read_recipe(name)
-    assert LabelSet.parse(labels).name == name
+    assert parse_labels(labels).name == name
     assert config.architecture.lstm_units >= TrainConfig().architecture.lstm_units
     assert (config == TrainConfig()) == (name == "commands-8"), "the default is what ships"
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speech.data.corpus import ContinuousSpeech, LabelSet
+from speech.data.recordings import ContinuousSpeech
 from speech.errors import ModelError
 from speech.features import mfcc
+from speech.labels import LabelSet
 from speech.model import load_model
 from speech.training.augment import AugmentConfig
 from speech.training.batches import ClipSource, prefetch
@@ -19,7 +20,7 @@ from speech.training.provenance import code_digest
 from speech.training.trainer import CHECKPOINT, train
 from tests import tiny
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):

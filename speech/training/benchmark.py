@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from speech.detection import DecoderConfig
 from speech.errors import ModelError
 from speech.formats.backends import check
 from speech.recognizer import Recognizer, load
-from speech.stream import DecoderConfig, StreamDecoder
+from speech.stream import StreamDecoder
 
 if TYPE_CHECKING:
     from speech.model import CommandModel
@@ -320,14 +321,16 @@ def _training(corpus: Path) -> list[WayRow]:
     from speech.environment import share_cores
 
     share_cores()
-    from speech.data.corpus import LabelSet, decode, scan
+    from speech.data.corpus import index_corpus
+    from speech.data.datasets import parse_labels
+    from speech.data.recordings import decode
     from speech.model import CommandModel
     from speech.training.batches import ClipSource
     from speech.training.config import TrainConfig
     from speech.training.trainer import compile_model
 
-    config, labels, steps = TrainConfig(), LabelSet.parse("commands-8"), 20
-    source = ClipSource(decode(scan(corpus), config.features), labels, config)
+    config, labels, steps = TrainConfig(), parse_labels("commands-8"), 20
+    source = ClipSource(decode(index_corpus(corpus), config.features), labels, config)
     model = CommandModel(labels.labels, config.features, config.architecture)
     compile_model(model, config, source.steps())
     batches = source.batches(0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from speech.errors import ModelError
-from speech.evaluation.benchmark import Measure, benchmark, markdown, table
+from speech.training.benchmark import Measure, benchmark, markdown, table
 
 MEASURES = [
     Measure("One clip, ms", "ONNX", (1.0, 2.0, 9.0)),
@@ -52,6 +52,6 @@ def shipped_onnx_only(tmp_path):
     """The exported file by itself: without Keras the test is quick."""
     from pathlib import Path
 
-    shipped = Path(__file__).parent.parent / "saved_models" / "commands-8" / "model.onnx"
+    shipped = Path(__file__).parents[2] / "saved_models" / "commands-8" / "model.onnx"
     (tmp_path / "model.onnx").write_bytes(shipped.read_bytes())
     return tmp_path
