@@ -37,8 +37,8 @@ _HOME = {
     "Prediction": "recognizer",
     "Recognizer": "recognizer",
     "load": "recognizer",
-    "DecoderConfig": "stream",
-    "Detection": "stream",
+    "DecoderConfig": "detection",
+    "Detection": "detection",
     "StreamDecoder": "stream",
 }
 __all__ = [
@@ -67,3 +67,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"speech.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speech.errors import MicrophoneError, SpeechError
+from speech.installation import install_command
 from speech.live.microphone import devices
 
 # where a package comes from: the extra that installs it, or "" for the core
@@ -101,4 +102,4 @@ def _files(model: Path) -> Iterator[Finding]:
 
 
 def _install(extra: str) -> str:
-    return f"pip install 'speech-commands{f'[{extra}]' if extra else ''}'"
+    return install_command(extra) if extra else install_command()

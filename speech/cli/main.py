@@ -19,6 +19,7 @@ from speech.cli import listen
 from speech.cli.console import DEFAULT_MODEL, AsJson, console, progress, table
 from speech.environment import share_cores
 from speech.errors import CorpusError, ModelError, SpeechError
+from speech.installation import install_command
 
 if TYPE_CHECKING:
     from speech.data.corpus import Corpus
@@ -377,8 +378,8 @@ def _export_trained(run: Path) -> None:
         missing = str(error)
     if missing:
         typer.echo(
-            f"speech: no model.onnx was made ({missing}); pip install 'speech-commands[export]', "
-            f"then: speech export {shlex.quote(str(run))}",
+            f"speech: no model.onnx was made ({missing}); install it with: "
+            f"{install_command('export')}; then run: speech export {shlex.quote(str(run))}",
             err=True,
         )
 
@@ -388,7 +389,7 @@ def _unexpected(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and package in _EXTRAS:
         return (
             f"expected the package {package} for this, got none; install it with: "
-            f"pip install 'speech-commands[{_EXTRAS[package]}]'"
+            f"{install_command(_EXTRAS[package])}"
         )
     return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
 

@@ -4,10 +4,10 @@ import dataclasses
 import functools
 import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 
 from speech.data.download import Archive
 from speech.errors import CorpusError
+from speech.installation import resources
 from speech.labels import SILENCE, UNKNOWN, LabelSet
 
 
@@ -26,7 +26,7 @@ class DatasetSpec:
 @functools.cache
 def dataset_specs() -> dict[str, DatasetSpec]:
     """All known corpora, by name: the ``datasets/*.toml`` of the project."""
-    folder = datasets_folder()
+    folder = resources("datasets")
     found = {}
     for path in sorted(folder.glob("*.toml")):
         fields = tomllib.loads(path.read_text("utf-8"))
@@ -38,12 +38,6 @@ def dataset_specs() -> dict[str, DatasetSpec]:
         texts = {key: fields[key] for key in ("name", "licence", "attribution", "citation")}
         found[path.stem] = DatasetSpec(**texts, archive=archive, label_sets=sets)
     return found
-
-
-def datasets_folder() -> Path:
-    """Where the corpora's and recipes' TOML files lie, in a checkout or in an installed package."""
-    package = Path(__file__).parents[1]
-    return next(p for p in (package / "_datasets", package.parent / "datasets") if p.is_dir())
 
 
 def parse_labels(text: str) -> LabelSet:

@@ -17,6 +17,7 @@ from speech.features import FeatureConfig, mfcc
 from speech.formats import inspection
 from speech.formats import metadata as container
 from speech.formats.metadata import WINDOW_HOPS, Metadata
+from speech.installation import install_command
 
 if TYPE_CHECKING:
     from speech.model import CommandModel
@@ -70,7 +71,7 @@ def load_keras(path: Path) -> "CommandModel":
     except ImportError as error:
         raise ModelError(
             f"{path}: expected Keras to be installed to open it, got none ({error}); "
-            "install it with: pip install 'speech-commands[train]'"
+            f"install it with: {install_command('train')}"
         ) from error
     return load_model(path)
 
@@ -98,13 +99,13 @@ def open_model(path: Path, threads: int = 1) -> Runnable:
         return _open_keras(path)
     metadata, model = container.read(path)
     missing = "onnxruntime" if path.suffix == ".onnx" else "ai-edge-litert"
-    extra = "" if path.suffix == ".onnx" else "[export]"
+    extras = () if path.suffix == ".onnx" else ("export",)
     try:
         return (_onnx if path.suffix == ".onnx" else _litert)(model, metadata, threads)
     except ImportError as error:
         raise ModelError(
             f"{path}: expected {missing} to be installed to run it, got none ({error}); "
-            f"install it with: pip install 'speech-commands{extra}'"
+            f"install it with: {install_command(*extras)}"
         ) from error
     except Exception as error:  # the runtimes raise classes of their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -28,6 +28,7 @@ from speech.formats import inspection
 from speech.formats import metadata as container
 from speech.formats.backends import Runnable, load_keras, open_model
 from speech.formats.metadata import Metadata
+from speech.installation import install_command
 from speech.labels import LabelSet
 
 Batch = npt.NDArray[np.float32]
@@ -140,7 +141,7 @@ def export(
     if lacking := missing_packages(kind):
         raise ModelError(
             f"{keras_file}: expected what exports it to {kind}, got no {', '.join(lacking)}; "
-            "pip install 'speech-commands[train,export]'"
+            f"install it with: {install_command('train', 'export')}"
         )
     inspection.check(keras_file)
     target = (out or keras_file.parent) / FORMATS[kind].file

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from speech.audio import MAX_CHANNELS
 from speech.errors import MicrophoneError
+from speech.installation import install_command
 
 _LOOK_SECONDS = 0.2
 _STALLED_SECONDS = 3.0  # callbacks can stop while PortAudio still calls the stream active
@@ -370,7 +371,7 @@ def _sounddevice() -> Any:
     except ImportError as error:
         raise MicrophoneError(
             "expected the package sounddevice to hear a microphone, got none; "
-            "install it: pip install 'speech-commands[mic]'"
+            f"install it with: {install_command('mic')}"
         ) from error
     except OSError as error:  # the package is there, its library is not
         raise MicrophoneError(

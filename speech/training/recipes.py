@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from speech.data.datasets import datasets_folder
 from speech.errors import ModelError
+from speech.installation import resources
 from speech.training.config import TrainConfig
 
 
@@ -21,7 +21,7 @@ def read_recipe(name: str) -> tuple[str, TrainConfig]:
     Raises:
         ModelError: No such recipe, or one that does not parse or names unknown fields.
     """
-    folder = datasets_folder() / "recipes"
+    folder = resources("datasets") / "recipes"
     path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))

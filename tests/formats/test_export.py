@@ -339,7 +339,7 @@ def test_without_the_packages_that_convert_the_message_says_how_to_get_them(
     monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnx" else object())
     assert export.missing_packages("onnx") == ("onnx",)
     message = refused(ModelError, lambda: export.export(trained))
-    assert "pip install 'speech-commands[train,export]'" in message
+    assert "pip install -e '.[train,export]'" in message
 
 
 def test_synthesised_clips_are_the_same_for_everybody_and_unlike_each_other():

@@ -260,9 +260,9 @@ def test_a_litert_file_whose_graph_is_not_that_of_its_labels_is_refused(
 @pytest.mark.parametrize(
     ("suffix", "package", "remedy"),
     [
-        (".onnx", "onnxruntime", "pip install 'speech-commands'"),
-        (".tflite", "ai_edge_litert.interpreter", "pip install 'speech-commands[export]'"),
-        (".keras", "keras", "pip install 'speech-commands[train]'"),
+        (".onnx", "onnxruntime", "pip install -e "),
+        (".tflite", "ai_edge_litert.interpreter", "[export]'"),
+        (".keras", "keras", "[train]'"),
     ],
 )
 def test_without_what_runs_it_the_message_says_how_to_get_it(

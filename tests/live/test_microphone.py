@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from speech.errors import MicrophoneError
+from speech.installation import install_command
 from speech.live import microphone
 from speech.live.microphone import Block, Device, Microphone, devices
 
@@ -211,7 +212,7 @@ def test_without_the_package_or_its_library_their_installation_is_told(
 ):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     for call in (devices, opened):
-        assert "pip install 'speech-commands[mic]'" in refused(MicrophoneError, call)
+        assert install_command("mic") in refused(MicrophoneError, call)
     (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')")
     monkeypatch.delitem(sys.modules, "sounddevice")
     monkeypatch.syspath_prepend(tmp_path)
