@@ -1,10 +1,12 @@
 """This installation of the package: the folders it brings, and the command that adds to it."""
 
+import os
 import shlex
 import shutil
 import sys
 from pathlib import Path
 
+DEFAULT_MODEL = "commands-8"  # the bundled model that is used where none is named
 PACKAGE = Path(__file__).parent
 # In a wheel these folders lie inside the package under the first name, in a checkout beside it
 # under the second (pyproject.toml, [tool.hatch.build.targets.wheel.sources]).
@@ -21,6 +23,28 @@ def resources(name: str) -> Path:
     installed, beside = _FOLDERS[name]
     folder = PACKAGE / installed
     return folder if folder.is_dir() else PACKAGE.parent / beside
+
+
+def find_model(model: str | os.PathLike[str]) -> Path:
+    """The folder or file of a model, from any working folder.
+
+    The name of a bundled model means that model, whatever lies in the working folder;
+    ``./commands-8`` means the folder there.
+
+    Args:
+        model: Name of a bundled model, such as ``"commands-8"``, or a path, which need not exist.
+
+    Example:
+        >>> find_model("commands-8").name
+        'commands-8'
+    """
+    name = os.fspath(model)
+    return resources("models") / name if name in bundled_models() else Path(name)
+
+
+def bundled_models() -> list[str]:
+    """The names that ``find_model`` knows, sorted."""
+    return sorted(path.parent.name for path in resources("models").glob("*/model.onnx"))
 
 
 def install_command(*extras: str) -> str:

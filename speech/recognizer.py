@@ -16,6 +16,7 @@ from speech.features import FeatureConfig, mfcc
 from speech.formats import metadata as container
 from speech.formats.backends import SUFFIXES, open_model
 from speech.formats.metadata import WINDOW_HOPS
+from speech.installation import DEFAULT_MODEL, bundled_models, find_model
 
 Batch = npt.NDArray[np.float32]
 
@@ -160,12 +161,13 @@ class Recognizer:
         return Prediction(self.labels[best], float(row[best]), each)
 
 
-def load(path: str | os.PathLike[str], *, threads: int = 1) -> Recognizer:
+def load(path: str | os.PathLike[str] = DEFAULT_MODEL, *, threads: int = 1) -> Recognizer:
     """Open a model.
 
     Args:
-        path: A ``.onnx``, ``.tflite`` or ``.keras`` file, or a folder of ``saved_models/``: there
-            the first of ``model.onnx``, ``model.tflite`` and ``model.keras`` is taken.
+        path: The name of a bundled model, found from any working folder; or the folder of a model,
+            of which the first of ``model.onnx``, ``model.tflite`` and ``model.keras`` is taken; or
+            such a file.
         threads: Threads among which ONNX Runtime divides the clips of a batch, or of LiteRT; one
             clip is answered soonest by one.
 
@@ -173,13 +175,14 @@ def load(path: str | os.PathLike[str], *, threads: int = 1) -> Recognizer:
         ModelError: Nothing there, not a model of this project, an export of another ``model.keras``
             than the one beside it, or what runs it is not installed.
     """
-    path = Path(path)
+    path = find_model(path)
     candidates = [path / f"model{suffix}" for suffix in SUFFIXES] if path.is_dir() else [path]
     file = next((file for file in candidates if file.is_file()), None)
     if file is None or file.suffix not in SUFFIXES:
         raise ModelError(
-            f"{path}: expected the folder of a model or a {', '.join(SUFFIXES)} file, got "
-            f"{'something else' if file else 'nothing there'}; make one with: speech train"
+            f"{path}: expected a folder with a model, a {', '.join(SUFFIXES)} file or a bundled "
+            f"model's name ({', '.join(bundled_models())}), got "
+            f"{'another file' if file else 'nothing there'}; make one with: speech train"
         )
     if path.is_dir():
         _refuse_stale(file)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import speech
 from speech import installation
-from speech.installation import install_command, resources
+from speech.installation import bundled_models, find_model, install_command, resources
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -84,6 +85,19 @@ def test_pip_accepts_the_packages_that_are_named(installed, extras):
 def test_the_environment_of_another_python_is_named_by_its_path(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert shlex.split(install_command("mic"))[:3] == [sys.executable, "-m", "pip"]
+
+
+def test_a_bundled_model_is_found_by_its_name_from_any_folder(monkeypatch, tmp_path):
+    (tmp_path / "commands-8").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_model("commands-8") == PROJECT / "saved_models" / "commands-8"
+    assert find_model("./commands-8") == Path("commands-8")
+    assert find_model(tmp_path / "commands-8") == tmp_path / "commands-8"
+    assert find_model("mine") == Path("mine")
+    assert "commands-8" in bundled_models()
+    default = speech.load()
+    assert default.name == "commands-8"
+    assert default.labels == speech.load("commands-8").labels
 
 
 def test_the_folders_of_a_checkout_are_there():
