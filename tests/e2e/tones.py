@@ -54,7 +54,7 @@ def recognizer() -> Recognizer:
 
 
 if __name__ == "__main__":
-    speech.recognizer.load = lambda path, threads=1: recognizer()  # type: ignore[misc]
+    speech.recognizer.load = lambda path="", *, threads=1: recognizer()
     from speech.cli.main import main
 
     # whoever starts the tests in the background has it ignored
