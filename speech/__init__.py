@@ -6,9 +6,10 @@
 'yes'
 """
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from speech import environment
 
 if TYPE_CHECKING:
     from speech.audio import load_audio
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-# On Linux and macOS ONNX Runtime keeps a number of the device and tells its makers of every model
-# that is opened, unless it finds this when it starts
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+environment.prepare()
 
 # imported when first used: a program that only wants load_audio pays for nothing else
 _HOME = {

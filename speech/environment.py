@@ -1,6 +1,91 @@
-"""How training shares the cores of a machine: one for the data, the others for the network."""
+"""Process-wide state: what the package sets up for the libraries below it, before they start."""
 
+import contextlib
 import os
+import sys
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+_NOTICE = (
+    rb"WARNING: All log messages before absl::InitializeLog\(\) is called"
+    rb"|[IW]\d{4} [\d:.]+ +\d+ [\w./-]+:\d+\] "  # absl: level and date, time, thread, file
+    rb"|\d{4}-\d\d-\d\d [\d:.]+: [IW] [\w./-]+:\d+\] "  # TensorFlow's own
+    rb"|To enable the following instructions: .*, rebuild TensorFlow "  # a second line of one
+)
+
+
+@contextlib.contextmanager
+def without_notices() -> Iterator[None]:
+    """Keep TensorFlow's notices about the processor off standard error, and nothing else.
+
+    It writes them to the descriptor before it reads ``TF_CPP_MIN_LOG_LEVEL``, on some processors
+    only. All that is written meanwhile, by whomever, is put aside; what is no notice, an error or
+    a text that nobody has foreseen, comes out at the end, also when there is an exception. Should
+    the process be killed meanwhile, Python says where. The descriptor belongs to the whole
+    process: only one thread at a time may be in here.
+    """
+    import faulthandler
+    import re
+    import tempfile
+
+    with contextlib.ExitStack() as stack:
+        try:
+            real = os.dup(2)
+            stack.callback(os.close, real)
+            aside = stack.enter_context(tempfile.TemporaryFile())
+        except OSError:  # nobody listens, or there is no room: then as it comes
+            yield
+            return
+        if not faulthandler.is_enabled():
+            faulthandler.enable(real)
+            stack.callback(faulthandler.disable)
+        os.dup2(aside.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(real, 2)
+            aside.seek(0)
+            kept = [line for line in aside if not re.match(_NOTICE, line)]
+            with contextlib.suppress(OSError), open(2, "wb", closefd=False) as stderr:
+                stderr.writelines(kept)
+
+
+class _TensorFlowFinder:
+    """Finds TensorFlow for whoever imports it first, in this package or above, and hushes it.
+
+    Python's lock on the module lets one thread in at a time, and none once it is imported.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if name != "tensorflow":
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is None or spec.loader is None:
+            return spec
+        loader: Any = spec.loader
+        execute = loader.exec_module
+
+        def quietly(module: ModuleType) -> None:
+            # whoever asks for its notices gets all of them
+            asked = os.environ.setdefault(_LEVEL, "3") in ("0", "1")
+            with contextlib.nullcontext() if asked else without_notices():
+                execute(module)
+
+        loader.exec_module = quietly
+        return spec
+
+
+def prepare() -> None:
+    """Set up what every use of the package needs; a second call changes nothing."""
+    # On Linux and macOS ONNX Runtime keeps a number of the device and tells its makers of every
+    # model that is opened, unless it finds this when it starts
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    if _TensorFlowFinder not in sys.meta_path:
+        sys.meta_path.insert(0, _TensorFlowFinder)
 
 
 def share_cores() -> None:
@@ -17,6 +102,5 @@ def share_cores() -> None:
 
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, (os.cpu_count() or 2) - 1)))
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     threadpool_limits(int(os.environ["OPENBLAS_NUM_THREADS"]), "blas")

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.metadata
-import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,7 +62,6 @@ def _sound() -> Finding:
 
 
 def _gpu() -> Finding:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         import tensorflow as tf
     except ImportError:

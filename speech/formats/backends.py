@@ -1,7 +1,6 @@
 """Running a model's file, whatever its format: waveforms in, probabilities or MFCC out."""
 
 import dataclasses
-import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -62,7 +61,6 @@ def load_keras(path: Path) -> "CommandModel":
     Raises:
         ModelError: Not a model of this project, damaged, or Keras is not installed.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its notices about the processor
     try:
         inspection.check(path)
         import keras  # noqa: F401

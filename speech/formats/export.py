@@ -222,10 +222,8 @@ def _in_child(
         np.savez(folder / "clips.npz", waveforms=clips.waveforms, truth=clips.truth)
     job, report = folder / "job.json", folder / "report.json"
     job.write_text(json.dumps({"keras": str(keras_file), "kind": kind, "part": str(part)}))
-    environment = os.environ | {
-        "CUDA_VISIBLE_DEVICES": "-1",  # the LSTM of a graphics card does not convert
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
+    # the LSTM of a graphics card does not convert
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
     done = subprocess.run(
         [sys.executable, "-m", "speech.formats.export", str(job)],
         env=environment,

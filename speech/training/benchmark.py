@@ -145,11 +145,8 @@ WayRow = tuple[str, str, float, bool]
 
 def _cold(way: str, command: list[str]) -> list[tuple[str, float]]:
     """Time and memory of a whole process."""
-    quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     started = time.perf_counter()
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=quiet
-    )
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -272,7 +269,6 @@ def _growing(file: Path) -> list[WayRow]:
 
 def _plainly(file: Path) -> list[WayRow]:
     """librosa and Keras with their defaults, and the MFCC by themselves."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import librosa
 
     from speech.features import mfcc
