@@ -25,9 +25,9 @@ class DecoderConfig(Config):
             of steps, at least one.
         threshold: Smoothed probability, in (0, 1], that a command has to reach.
         thresholds: The same for single commands, by label; they replace ``threshold``.
-        min_count: Windows in a row that have to reach it, 1 to 100.
-        release: Smoothed probability, in [0, 1] and at most every threshold; a detected command
-            that falls below it has ended and may be detected again.
+        min_consecutive_windows: Windows in a row that have to reach it, 1 to 100.
+        release_threshold: Smoothed probability, in [0, 1] and at most every threshold; a detected
+            command that falls below it has ended and may be detected again.
         refractory_seconds: Shortest time between two detections of whatever label. What comes
             earlier is put off, and lost only if it does not last until then.
 
@@ -39,8 +39,8 @@ class DecoderConfig(Config):
     smoothing_seconds: float = 0.3
     threshold: float = 0.8
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    min_count: int = 2
-    release: float = 0.5
+    min_consecutive_windows: int = 2
+    release_threshold: float = 0.5
     refractory_seconds: float = 0.7
 
     def __post_init__(self) -> None:
@@ -48,7 +48,7 @@ class DecoderConfig(Config):
             ("step_seconds", 1e-3, 60.0),
             ("smoothing_seconds", 1e-3, 60.0),
             ("threshold", 1e-6, 1.0),
-            ("release", 0.0, 1.0),
+            ("release_threshold", 0.0, 1.0),
             ("refractory_seconds", 0.0, 3600.0),
         ):
             object.__setattr__(self, name, _number(name, getattr(self, name), low, high))
@@ -59,11 +59,15 @@ class DecoderConfig(Config):
             for label, value in self.thresholds.items()
         }
         object.__setattr__(self, "thresholds", each)
-        if isinstance(self.min_count, bool) or self.min_count not in range(1, 101):
-            raise ValueError(f"min_count={self.min_count!r} must be an integer in [1, 100]")
+        windows = self.min_consecutive_windows
+        if isinstance(windows, bool) or windows not in range(1, 101):
+            raise ValueError(f"min_consecutive_windows={windows!r} must be an integer in [1, 100]")
         lowest = min([self.threshold, *each.values()])
-        if self.release > lowest:
-            raise ValueError(f"release={self.release} must be at most every threshold, {lowest}")
+        if self.release_threshold > lowest:
+            raise ValueError(
+                f"release_threshold={self.release_threshold} must be at most every threshold, "
+                f"{lowest}"
+            )
         steps = self.smoothing_seconds / self.step_seconds
         if round(steps) < 1 or abs(steps - round(steps)) > 1e-6:
             raise ValueError(
@@ -74,10 +78,12 @@ class DecoderConfig(Config):
     def with_thresholds(
         self, threshold: float, thresholds: Mapping[str, float] | None = None
     ) -> "DecoderConfig":
-        """The same with other thresholds; a release above the lowest of them comes down to it."""
+        """The same with other thresholds; a release threshold above them comes down."""
         each = thresholds or {}
-        release = min([self.release, threshold, *each.values()])
-        return dataclasses.replace(self, threshold=threshold, thresholds=each, release=release)
+        lowest = min([self.release_threshold, threshold, *each.values()])
+        return dataclasses.replace(
+            self, threshold=threshold, thresholds=each, release_threshold=lowest
+        )
 
 
 def _number(name: str, value: Any, low: float, high: float) -> float:
@@ -172,14 +178,14 @@ class PosteriorDecoder:
                 self._candidate, self._candidate_since = label, self._windows
             in_a_row = self._windows - self._candidate_since + 1
             waited = self._windows - self._last_detection
-            if in_a_row >= self.config.min_count and waited >= self._refractory:
+            if in_a_row >= self.config.min_consecutive_windows and waited >= self._refractory:
                 detections.append(self._detect(label, float(row[label])))
         return detections
 
     def _release(self, smoothed: npt.NDArray[np.float64]) -> None:
         for label, since in list(self._held.items()):
             outlived = self._windows - since >= self._clip_steps
-            if outlived or smoothed[label] < self.config.release:
+            if outlived or smoothed[label] < self.config.release_threshold:
                 del self._held[label]
 
     def _detect(self, best: int, probability: float) -> Detection:

@@ -145,7 +145,7 @@ def mfcc(
     return result
 
 
-def vocal_tract_warp(config: FeatureConfig, factor: float) -> npt.NDArray[np.float32]:
+def vtlp_matrix(config: FeatureConfig, factor: float) -> npt.NDArray[np.float32]:
     """The matrix that moves the formants in MFCC to ``factor`` times their frequency.
 
     Another length of the vocal tract scales the formants and leaves the pitch (Jaitly and Hinton,

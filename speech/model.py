@@ -28,8 +28,8 @@ class Architecture(Config):
         lstm_layers: Depth of the stack.
         lstm_units: Units of each direction.
         bidirectional: Whether each layer also reads backwards.
-        pooling: How the outputs over time become one vector: ``attention`` (learned weights),
-            ``mean``, or ``last`` (the last state of each direction).
+        pooling: How the outputs over time become one vector: ``attention`` (learned weights) or
+            ``mean``.
         dropout: Share of outputs dropped after each LSTM layer and after pooling.
     """
 
@@ -37,7 +37,7 @@ class Architecture(Config):
     lstm_layers: int = 2
     lstm_units: int = 128
     bidirectional: bool = True
-    pooling: Literal["attention", "mean", "last"] = "attention"
+    pooling: Literal["attention", "mean"] = "attention"
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
@@ -51,8 +51,8 @@ class Architecture(Config):
                 f"expected 1 to 8 LSTM layers and at most 4 convolutions, got {self.lstm_layers} "
                 f"and {len(self.conv_filters)}"
             )
-        if self.pooling not in ("attention", "mean", "last"):
-            raise ValueError(f"pooling must be attention, mean or last, got {self.pooling!r}")
+        if self.pooling not in ("attention", "mean"):
+            raise ValueError(f"pooling must be attention or mean, got {self.pooling!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
 
@@ -135,11 +135,11 @@ class CommandModel(keras.Model):  # type: ignore[misc]
         self.provenance = dict(provenance or {})
         if not 2 <= len(self.labels) <= 1000 or len(set(self.labels)) < len(self.labels):
             raise ValueError(f"expected 2 to 1000 different labels, got {self.labels}")
-        shape = self.architecture
+        architecture = self.architecture
         self.normalization = keras.layers.Normalization(axis=-1, name="normalization")
-        self.front = [
+        self.conv_blocks = [
             layer
-            for i, filters in enumerate(shape.conv_filters)
+            for i, filters in enumerate(architecture.conv_filters)
             for layer in (
                 keras.layers.Conv1D(
                     filters, 5, strides=2, padding="same", use_bias=False, name=f"conv_{i}"
@@ -148,44 +148,41 @@ class CommandModel(keras.Model):  # type: ignore[misc]
                 keras.layers.ReLU(name=f"conv_relu_{i}"),
             )
         ]
-        self.stack = [self._recurrent(i) for i in range(shape.lstm_layers)]
+        self.lstm_layers = [self._recurrent(i) for i in range(architecture.lstm_layers)]
         self.dropouts = [
-            keras.layers.Dropout(shape.dropout, name=f"dropout_{i}")
-            for i in range(shape.lstm_layers)
+            keras.layers.Dropout(architecture.dropout, name=f"dropout_{i}")
+            for i in range(architecture.lstm_layers)
         ]
-        self.pooling = AttentionPooling(name="attention") if shape.pooling == "attention" else None
-        self.pooled_dropout = keras.layers.Dropout(shape.dropout, name="dropout_pooled")
+        self.pooling = (
+            AttentionPooling(name="attention") if architecture.pooling == "attention" else None
+        )
+        self.pooled_dropout = keras.layers.Dropout(architecture.dropout, name="dropout_pooled")
         self.classifier = keras.layers.Dense(len(self.labels), name="logits")
         # built by itself, since it keeps tensors that the symbolic call would leave in its graph
         self.normalization.build((None, None, features.n_mfcc))
         self(keras.KerasTensor((None, None, features.n_mfcc)))  # creates all other weights
 
     def _recurrent(self, index: int) -> keras.layers.Layer:
-        shape = self.architecture
-        is_last = index == shape.lstm_layers - 1
         lstm = keras.layers.LSTM(
-            shape.lstm_units,
-            return_sequences=not (is_last and shape.pooling == "last"),
+            self.architecture.lstm_units,
+            return_sequences=True,
             kernel_initializer="glorot_uniform",
             recurrent_initializer="orthogonal",
             unit_forget_bias=True,
             name=f"lstm_{index}",
         )
-        if not shape.bidirectional:
-            return lstm
-        return keras.layers.Bidirectional(lstm, name=f"bilstm_{index}")
+        if self.architecture.bidirectional:
+            return keras.layers.Bidirectional(lstm, name=f"bilstm_{index}")
+        return lstm
 
     def call(self, mfcc: Any, training: bool | None = None) -> Any:
         """(batch, n_frames, n_mfcc) -> logits (batch, n_classes)."""
         states = self.normalization(mfcc)
-        for layer in self.front:
+        for layer in self.conv_blocks:
             states = layer(states, training=training) if "norm" in layer.name else layer(states)
-        for recurrent, dropout in zip(self.stack, self.dropouts, strict=True):
+        for recurrent, dropout in zip(self.lstm_layers, self.dropouts, strict=True):
             states = dropout(recurrent(states), training=training)
-        if self.pooling is not None:
-            states = self.pooling(states)
-        elif self.architecture.pooling == "mean":
-            states = ops.mean(states, axis=1)
+        states = ops.mean(states, axis=1) if self.pooling is None else self.pooling(states)
         return self.classifier(self.pooled_dropout(states, training=training))
 
     def get_config(self) -> dict[str, Any]:

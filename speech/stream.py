@@ -180,10 +180,10 @@ class StreamDecoder:
 
     1. The probabilities are averaged over the last ``smoothing_seconds``.
     2. The candidate is the most probable of the commands that reach their threshold. One that is
-       it ``min_count`` times in a row, and is not held, is detected.
+       it ``min_consecutive_windows`` times in a row, and is not held, is detected.
     3. A detected command is held, which makes one utterance one detection, until either it falls
-       below ``release``, or it has stayed above for as long as a clip: then the window shares no
-       audio with the one that reached the threshold first, so that it must hold another
+       below ``release_threshold``, or it has stayed above for as long as a clip: then the window
+       shares no audio with the one that reached the threshold first, so that it must hold another
        utterance. The second case is the usual one for a word that is said twice quickly, since
        the window never is without it.
     4. Two detections are at least ``refractory_seconds`` apart.

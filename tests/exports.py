@@ -32,7 +32,7 @@ def model(
         provenance={"seed": 7},
     )
     rng = np.random.default_rng(1)
-    for layer in made.front:
+    for layer in made.conv_blocks:
         if "norm" in layer.name:
             size = layer.get_weights()[0].shape
             layer.set_weights([rng.uniform(0.5, 1.5, size) for _ in range(4)])
@@ -57,7 +57,13 @@ def described(made: CommandModel, precision: str = "float32", keras_sha256: str 
 def write(made: CommandModel, path: Path, precision: str = "float32") -> Path:
     """The model as a file without metadata; the suffix says of which kind."""
     writer = write_litert if path.suffix == ".tflite" else write_onnx
-    writer(FrontEnd.of(made.features), Network.of(made), made.features, path, precision)
+    writer(
+        FrontEnd.from_features(made.features),
+        Network.from_model(made),
+        made.features,
+        path,
+        precision,
+    )
     return path
 
 

@@ -108,7 +108,7 @@ def offline(recognizer: Recognizer, config: DecoderConfig, audio: np.ndarray) ->
             if which == label and decided < k
         )
 
-    release, found = config.release, []
+    release, found = config.release_threshold, []
     for k in range(n_windows):
         label, first = leader(k), k
         if label is None or is_held(label, k):
@@ -117,7 +117,10 @@ def offline(recognizer: Recognizer, config: DecoderConfig, audio: np.ndarray) ->
         while first > earliest and leader(first - 1) == label and not is_held(label, first - 1):
             first -= 1
         waited = np.inf if not history else (k - history[-1][1]) * config.step_seconds
-        if k - first + 1 >= config.min_count and waited > config.refractory_seconds - 1e-6:
+        if (
+            k - first + 1 >= config.min_consecutive_windows
+            and waited > config.refractory_seconds - 1e-6
+        ):
             history.append((label, k, first))
             time = min((k + 1) * STEP, len(audio)) / RATE
             start = max(0, (first + 1) * STEP - CLIP) / RATE
@@ -146,8 +149,8 @@ CONFIGS = st.builds(
     smoothing_seconds=st.sampled_from([0.1, 0.2, 0.3, 0.5]),
     threshold=st.sampled_from([0.5, 0.7, 0.9]),
     thresholds=st.sampled_from([{}, {"no": 0.45}]),
-    min_count=st.integers(1, 4),
-    release=st.sampled_from([0.0, 0.3, 0.45]),
+    min_consecutive_windows=st.integers(1, 4),
+    release_threshold=st.sampled_from([0.0, 0.3, 0.45]),
     refractory_seconds=st.sampled_from([0.0, 0.3, 0.7, 2.0]),
 )
 
@@ -218,14 +221,14 @@ def test_a_dip_within_one_utterance_is_no_second_one():
 
 
 def test_a_word_that_ended_may_be_detected_again_before_the_clip_is_over():
-    config = DecoderConfig(smoothing_seconds=0.1, min_count=1, refractory_seconds=0.7)
+    config = DecoderConfig(smoothing_seconds=0.1, min_consecutive_windows=1, refractory_seconds=0.7)
     for between, times in [(0.0, 2), (0.49, 2), (0.51, 1)]:
         trace = [0, *[0.9] * 3, *[between] * 4, *[0.9] * 2, 0, 0]
         assert names(decode_trace(trace, config)) == ["yes"] * times
 
 
 def test_a_plateau_counts_again_only_when_it_outlives_the_clip():
-    config = DecoderConfig(smoothing_seconds=0.1, min_count=1)
+    config = DecoderConfig(smoothing_seconds=0.1, min_consecutive_windows=1)
     for length, times in [(1, 1), (9, 1), (10, 1), (11, 2), (20, 2), (21, 3)]:
         found = decode_trace([0.0, *[0.9] * length, *[0.0] * 12], config)
         assert names(found) == ["yes"] * times, length
@@ -238,7 +241,7 @@ def test_a_plateau_counts_again_only_when_it_outlives_the_clip():
 
 def test_a_detection_wants_min_count_windows_in_a_row():
     for count in (1, 2, 3):
-        config = DecoderConfig(smoothing_seconds=0.1, min_count=count)
+        config = DecoderConfig(smoothing_seconds=0.1, min_consecutive_windows=count)
         assert decode_trace([0, *([0.9] * (count - 1) + [0.0]) * 3, 0], config) == []
         [found] = decode_trace([0, *[0.9] * count, 0, 0], config)
         assert found.time == pytest.approx((1 + count) * 0.1)
@@ -263,7 +266,7 @@ def test_a_label_with_a_threshold_of_its_own_does_not_heed_the_common_one():
 
 
 def test_the_refractory_time_holds_between_any_two_labels_and_only_puts_off():
-    config = DecoderConfig(smoothing_seconds=0.1, min_count=1, refractory_seconds=0.7)
+    config = DecoderConfig(smoothing_seconds=0.1, min_consecutive_windows=1, refractory_seconds=0.7)
 
     def sign(waveforms):
         last = waveforms[:, -1]
@@ -297,12 +300,13 @@ def test_a_model_without_unknown_and_silence_has_only_commands():
 
 
 def test_the_settings_survive_json_and_none_is_ever_a_silent_default():
-    config = DecoderConfig(thresholds={"yes": 0.9}, min_count=3, refractory_seconds=1)
+    config = DecoderConfig(thresholds={"yes": 0.9}, min_consecutive_windows=3, refractory_seconds=1)
     fields = json.loads(json.dumps(config.to_dict()))
     assert DecoderConfig.from_dict(fields) == config
-    assert DecoderConfig.from_dict({}) == DecoderConfig()
-    with pytest.raises(ValueError, match=r"unknown: \['hop'\], missing: \['release'\]"):
-        DecoderConfig.from_dict({**{k: v for k, v in fields.items() if k != "release"}, "hop": 1})
+    with pytest.raises(ValueError, match=r"unknown: \['hop'\], missing: \['release_threshold'\]"):
+        DecoderConfig.from_dict(
+            {**{k: v for k, v in fields.items() if k != "release_threshold"}, "hop": 1}
+        )
 
 
 @pytest.mark.parametrize(
@@ -317,10 +321,16 @@ def test_the_settings_survive_json_and_none_is_ever_a_silent_default():
         ({"threshold": True}, "threshold=True must be"),
         ({"thresholds": {"yes": -1}}, r"thresholds\['yes'\]=-1 must be"),
         ({"thresholds": 0.5}, "thresholds=0.5 must map labels"),
-        ({"min_count": 0}, r"min_count=0 must be an integer in \[1, 100\]"),
-        ({"min_count": 1.5}, "min_count=1.5 must be an integer"),
-        ({"release": 0.9}, "release=0.9 must be at most every threshold, 0.8"),
-        ({"thresholds": {"yes": 0.4}}, "release=0.5 must be at most every threshold, 0.4"),
+        (
+            {"min_consecutive_windows": 0},
+            r"min_consecutive_windows=0 must be an integer in \[1, 100\]",
+        ),
+        ({"min_consecutive_windows": 1.5}, "min_consecutive_windows=1.5 must be an integer"),
+        ({"release_threshold": 0.9}, "release_threshold=0.9 must be at most every threshold, 0.8"),
+        (
+            {"thresholds": {"yes": 0.4}},
+            "release_threshold=0.5 must be at most every threshold, 0.4",
+        ),
         ({"refractory_seconds": -1}, "refractory_seconds=-1 must be"),
     ],
 )
@@ -577,7 +587,7 @@ def test_ten_minutes_take_no_more_memory_than_one(held_by_speech):
         yes = np.float32(0.95) * (waveforms[:, -1] > 0)
         return np.stack([yes, 0 * yes, 1 - yes, 0 * yes], axis=1)
 
-    config = DecoderConfig(smoothing_seconds=0.1, min_count=1, refractory_seconds=0.0)
+    config = DecoderConfig(smoothing_seconds=0.1, min_consecutive_windows=1, refractory_seconds=0.0)
     decoder = StreamDecoder(recognizer_of(flips), config)
     detections, held = 0, []
     for _minute in range(10):

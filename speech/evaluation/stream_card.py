@@ -135,7 +135,7 @@ def _decoder_sentence(data: Mapping[str, Any]) -> str:
     each = ", ".join(f"`{label}` {value:g}" for label, value in decoder["thresholds"].items())
     settings = (
         f"threshold {decoder['threshold']:g}{f' ({each})' if each else ''}, smoothing "
-        f"{decoder['smoothing_seconds']:g} s, {decoder['min_count']} windows in a row"
+        f"{decoder['smoothing_seconds']:g} s, {decoder['min_consecutive_windows']} windows in a row"
     )
     if choice is None:
         return f"The decoder: {settings}."

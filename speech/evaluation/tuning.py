@@ -87,7 +87,7 @@ def choose(
         recognizer: The model.
         heard: The choosing streams, continuous speech among them.
         rate: Greater than zero.
-        base: Gives what is not chosen: step and refractory time, and the highest release.
+        base: Gives what is not chosen: step and refractory time, and the highest release threshold.
         progress: Told how many settings of how many were tried.
 
     Raises:
@@ -106,7 +106,9 @@ def choose(
     grid = list(itertools.product(_SMOOTHING_STEPS, _MIN_COUNTS))
     for number, (steps, count) in enumerate(grid, 1):
         smoothing = round(steps * base.step_seconds, 6)
-        tried = dataclasses.replace(base, smoothing_seconds=smoothing, min_count=count)
+        tried = dataclasses.replace(
+            base, smoothing_seconds=smoothing, min_consecutive_windows=count
+        )
         strengths = _strengths(recognizer, spoken, tried)
         for shape in _shapes(recognizer, strengths, [*quiet[0], *quiet[1]], tried):
             config = _at_rate(recognizer, strengths, [q for q in quiet if q], shape, rate)
@@ -139,7 +141,7 @@ def _strengths(recognizer: Recognizer, spoken: Sequence[Heard], config: DecoderC
         history = np.concatenate([np.tile(h.before, (steps - 1, 1)), h.rows.astype(np.float64)])
         means = moving_mean(history, steps)
         lasting = means.copy()
-        for earlier in range(1, config.min_count):
+        for earlier in range(1, config.min_consecutive_windows):
             lasting[earlier:] = np.minimum(lasting[earlier:], means[: len(means) - earlier])
         for word in h.words:
             first, last = (

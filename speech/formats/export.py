@@ -291,7 +291,7 @@ def _convert(keras_file: Path, kind: str, part: Path, saved: Path) -> list[Compa
     model = load_keras(keras_file)
     features, precision = model.features, FORMATS[kind].precision
     write = write_onnx if part.suffix == ".onnx" else write_litert
-    write(FrontEnd.of(features), Network.of(model), features, part, precision)
+    write(FrontEnd.from_features(features), Network.from_model(model), features, part, precision)
     metadata = Metadata(
         labels=model.labels,
         features=features,

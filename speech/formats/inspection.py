@@ -152,7 +152,7 @@ def _check_shape(shape: Any) -> None:
         raise ValueError(f"lstm_layers={layers!r:.50}: it must lie in [1, 8]")
     if not isinstance(shape["bidirectional"], bool):
         raise ValueError(f"bidirectional={shape['bidirectional']!r:.50}")
-    if shape["pooling"] not in ("attention", "mean", "last"):
+    if shape["pooling"] not in ("attention", "mean"):
         raise ValueError(f"pooling={shape['pooling']!r:.50}")
     if not 0 <= _number(shape["dropout"], "dropout") < 1:
         raise ValueError(f"dropout={shape['dropout']}: it must lie in [0, 1)")

@@ -64,8 +64,8 @@ def _front_end(
         pairs = zip(parts(matrix), parts(np.asarray(offset)), strict=True)
         return sum(tf.matmul(tf.constant(part), x) + shift for part, shift in pairs)
 
-    n_inner, _, n_outer = front.outer.shape
-    n_k1, n_frames = len(front.real), features.n_frames
+    n_inner, _, n_outer = front.dft_outer.shape
+    n_k1, n_frames = len(front.dft_real), features.n_frames
     block = math.gcd(features.n_fft, features.hop_length)
     stride = features.hop_length // block
     n_whole = features.n_samples // block * block
@@ -74,10 +74,10 @@ def _front_end(
         x[:, i : i + stride * (n_frames - 1) + 1 : stride] for i in range(features.n_fft // block)
     ]
     x = tf.reshape(tf.concat(frames, axis=0), (n_outer, n_inner, n_frames))
-    x = product(front.outer, tf.transpose(x, (1, 0, 2)))
+    x = product(front.dft_outer, tf.transpose(x, (1, 0, 2)))
     x = tf.transpose(tf.reshape(x, (n_inner, n_k1, 2, n_frames)), (1, 0, 2, 3))
     x = tf.reshape(x, (n_k1, 2 * n_inner, n_frames))
-    power = tf.square(product(front.real, x)) + tf.square(product(front.imaginary, x))
+    power = tf.square(product(front.dft_real, x)) + tf.square(product(front.dft_imaginary, x))
     mel = product(front.mel[np.newaxis], tf.reshape(power, (1, n_k1 * n_inner, n_frames)))
     loudness = tf.math.log(tf.maximum(mel, 1.0))
     mfcc = product(front.dct[np.newaxis], loudness, front.offset[:, np.newaxis])
@@ -90,20 +90,17 @@ def _network(tf: Any, network: Network, mfcc: Any) -> Any:
     for kernel, bias in network.convolutions:
         states = tf.nn.relu(tf.nn.conv1d(states, kernel, 2, "SAME") + bias)
     states = states[0]
-    for directions in network.layers:
+    for directions in network.lstm_layers:
         forward, *backward = directions
         outputs = [_lstm(tf, states, *forward)]
         outputs += [tf.reverse(_lstm(tf, tf.reverse(states, [0]), *w), [0]) for w in backward]
         states = tf.concat(outputs, axis=1)
-    units = len(network.layers[-1][0][1])
     if network.attention is not None:
         kernel, bias, query = network.attention
         scores = tf.matmul(tf.tanh(tf.matmul(states, kernel) + bias), query)
         states = tf.reduce_sum(tf.nn.softmax(scores, axis=0) * states, axis=0, keepdims=True)
-    elif network.pooling == "mean":
+    else:
         states = tf.reduce_mean(states, axis=0, keepdims=True)
-    else:  # where each direction ended
-        states = tf.concat([states[-1:, :units], states[:1, units:]], axis=1)
     kernel, bias = network.classifier
     return tf.nn.softmax(tf.matmul(states, kernel) + bias)
 

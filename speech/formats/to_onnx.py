@@ -28,17 +28,14 @@ class _Nodes:
         self.constants.append(numpy_helper.from_array(array, name))
         return name
 
-    def __call__(
-        self, kind: str, *inputs: Any, output: str = "", skip: int = 0, **attributes: Any
-    ) -> str:
-        """Add a node; inputs are names or arrays, and ``skip`` outputs before ours are unused."""
+    def __call__(self, kind: str, *inputs: Any, output: str = "", **attributes: Any) -> str:
+        """Add a node; inputs are names or arrays."""
         from onnx import helper
 
         names = [x if isinstance(x, str) else self.constant(x) for x in inputs]
         name = f"{kind}_{len(self.nodes)}"
-        outputs = [""] * skip + [output or name]
-        self.nodes.append(helper.make_node(kind, names, outputs, name=name, **attributes))
-        return outputs[-1]
+        self.nodes.append(helper.make_node(kind, names, [output or name], name=name, **attributes))
+        return output or name
 
 
 def write_onnx(
@@ -115,8 +112,8 @@ def _front_end(add: _Nodes, front: FrontEnd, features: FeatureConfig, kind: int)
     from onnx import TensorProto, helper
 
     dtype = helper.tensor_dtype_to_np_dtype(kind)
-    n_inner, _, n_outer = front.outer.shape
-    n_k1 = len(front.real)
+    n_inner, _, n_outer = front.dft_outer.shape
+    n_k1 = len(front.dft_real)
     block = math.gcd(features.n_fft, features.hop_length)
     stride = features.hop_length // block
     blocks = add("Div", add("Shape", "waveform", start=1), [block])
@@ -130,11 +127,11 @@ def _front_end(add: _Nodes, front: FrontEnd, features: FeatureConfig, kind: int)
     ]
     x = add("Concat", *frames, axis=1)  # (batch, n_fft, n_frames)
     x = add("Transpose", add("Reshape", x, [0, n_outer, n_inner, -1]), perm=[0, 2, 1, 3])
-    x = add("Reshape", add("MatMul", front.outer.astype(dtype), x), [0, n_inner, n_k1, 2, -1])
+    x = add("Reshape", add("MatMul", front.dft_outer.astype(dtype), x), [0, n_inner, n_k1, 2, -1])
     x = add("Reshape", add("Transpose", x, perm=[0, 2, 1, 3, 4]), [0, n_k1, 2 * n_inner, -1])
     parts = [
         add("Cast", add("MatMul", matrix.astype(dtype), x), to=TensorProto.FLOAT)
-        for matrix in (front.real, front.imaginary)
+        for matrix in (front.dft_real, front.dft_imaginary)
     ]
     power = add("Add", *(add("Mul", part, part) for part in parts))
     mel = add("MatMul", front.mel, add("Reshape", power, [0, n_k1 * n_inner, -1]))
@@ -164,27 +161,24 @@ def _network(add: _Nodes, network: Network, mfcc: str, n_frames: int) -> None:
         states = add("Relu", add("Conv", states, kernel, bias, strides=[2], pads=padding))
         n_frames = -(-n_frames // 2)
     states = add("Transpose", states, perm=[2, 0, 1])
-    for layer in network.layers[:-1]:
-        states = _lstm(add, states, layer, "all")
-    states = _lstm(add, states, network.layers[-1], network.pooling)
+    for layer in network.lstm_layers:
+        states = _lstm(add, states, layer, batch_first=layer is network.lstm_layers[-1])
     if network.attention is not None:
         kernel, bias, query = network.attention
         hidden = add("Tanh", add("Add", add("MatMul", states, kernel), bias))
         weights = add("Softmax", add("MatMul", hidden, query), axis=1)
         states = add("ReduceSum", add("Mul", weights, states), [1], keepdims=0)
-    elif network.pooling == "mean":
+    else:
         states = add("ReduceMean", states, axes=[1], keepdims=0)
     kernel, bias = network.classifier
     logits = add("Add", add("MatMul", states, kernel), bias)
     add("Softmax", logits, axis=1, output="probabilities")
 
 
-def _lstm(add: _Nodes, states: str, directions: tuple[tuple[Array, ...], ...], keep: str) -> str:
-    """(n_frames, batch, n) -> (n_frames, batch, units of all directions).
-
-    What is to be pooled over time has the batch first; of ``last`` there is only the last state,
-    (batch, units of all directions).
-    """
+def _lstm(
+    add: _Nodes, states: str, directions: tuple[tuple[Array, ...], ...], *, batch_first: bool
+) -> str:
+    """(n_frames, batch, n) -> (n_frames, batch, units of all directions), or the batch first."""
     units = len(directions[0][1])
 
     def gates(weights: Array) -> Array:  # ONNX: input, output, forget, cell
@@ -199,13 +193,9 @@ def _lstm(add: _Nodes, states: str, directions: tuple[tuple[Array, ...], ...], k
         np.stack([np.pad(gates(bias), (0, 4 * units)) for _, _, bias in directions]),
         hidden_size=units,
         direction="bidirectional" if len(directions) == 2 else "forward",
-        skip=1 if keep == "last" else 0,
     )
-    joined = len(directions) * units
-    if keep == "last":
-        return add("Reshape", add("Transpose", output, perm=[1, 0, 2]), [0, joined])
-    order = [0, 2, 1, 3] if keep == "all" else [2, 0, 1, 3]
-    return add("Reshape", add("Transpose", output, perm=order), [0, 0, joined])
+    order = [2, 0, 1, 3] if batch_first else [0, 2, 1, 3]
+    return add("Reshape", add("Transpose", output, perm=order), [0, 0, len(directions) * units])
 
 
 def _same_padding(n: int, kernel: int) -> list[int]:

@@ -27,24 +27,25 @@ class FrontEnd:
     1)) + offset.
 
     Attributes:
-        outer: float64 (n_inner, 2 * n_k1, n_outer): for each n2 the windowed DFT over n1; real and
-            imaginary rows alternate.
-        real: float64 (n_k1, n_inner, 2 * n_inner): for each k1 the real part of the DFT over n2.
-        imaginary: The imaginary part.
+        dft_outer: float64 (n_inner, 2 * n_k1, n_outer): for each n2 the windowed DFT over n1; real
+            and imaginary rows alternate.
+        dft_real: float64 (n_k1, n_inner, 2 * n_inner): for each k1 the real part of the DFT over
+            n2.
+        dft_imaginary: The imaginary part.
         mel: float32 (n_mels, n_k1 * n_inner): librosa's filterbank, on the bins in this order.
         dct: float32 (n_mfcc, n_mels): librosa's DCT, times the factor from ln to decibels.
         offset: float32 (n_mfcc,): the MFCC of silence.
     """
 
-    outer: Array
-    real: Array
-    imaginary: Array
+    dft_outer: Array
+    dft_real: Array
+    dft_imaginary: Array
     mel: Array
     dct: Array
     offset: Array
 
     @classmethod
-    def of(cls, features: FeatureConfig) -> "FrontEnd":
+    def from_features(cls, features: FeatureConfig) -> "FrontEnd":
         """The matrices, made of the window, the filterbank and the DCT of librosa."""
         import librosa
 
@@ -55,15 +56,15 @@ class FrontEnd:
         k1, k2 = np.arange(n_outer // 2 + 1)[:, np.newaxis], np.arange(n_inner)
 
         window = librosa.filters.get_window("hann", n_fft, fftbins=True) / features.log_floor**0.5
-        turn = _turn(k1 * n1, n_outer)
+        twiddle = _twiddle(k1 * n1, n_outer)
         outer = np.einsum(
             "kcn,nm->mkcn",
-            np.stack([turn.real, turn.imag], axis=1),
+            np.stack([twiddle.real, twiddle.imag], axis=1),
             window.reshape(n_outer, n_inner),
         )
 
         bins = k1 + n_outer * k2
-        turn = _turn(bins[:, :, np.newaxis] * n2, n_fft)
+        twiddle = _twiddle(bins[:, :, np.newaxis] * n2, n_fft)
         mel = librosa.filters.mel(
             sr=features.sample_rate,
             n_fft=n_fft,
@@ -77,9 +78,9 @@ class FrontEnd:
         once[np.unique(mirrored, return_index=True)[1]] = True
         dct = librosa.feature.mfcc(S=np.eye(features.n_mels), n_mfcc=features.n_mfcc)
         return cls(
-            outer=outer.reshape(n_inner, -1, n_outer),
-            real=_interleaved(turn.real, -turn.imag),
-            imaginary=_interleaved(turn.imag, turn.real),
+            dft_outer=outer.reshape(n_inner, -1, n_outer),
+            dft_real=_interleaved(twiddle.real, -twiddle.imag),
+            dft_imaginary=_interleaved(twiddle.imag, twiddle.real),
             mel=_float32(mel[:, mirrored] * once),
             dct=_float32(dct * (10 / np.log(10))),
             offset=_float32(dct.sum(axis=1) * 10 * np.log10(features.log_floor)),
@@ -95,24 +96,23 @@ class Network:
         scale: (n_mfcc,), by which the rest is multiplied.
         convolutions: Kernel (5, n_in, n_out) and bias (n_out,) of each; stride 2, padding "same",
             ReLU; batch normalisation is folded in.
-        layers: For each LSTM layer, for each of its one or two directions: kernel
+        lstm_layers: For each LSTM layer, for each of its one or two directions: kernel
             (n_in, 4 * units), recurrent kernel (units, 4 * units) and bias (4 * units,); gates in
             Keras's order: input, forget, cell, output.
-        pooling: ``attention``, ``mean`` or ``last``.
-        attention: Of the attention: kernel (n_in, n) and bias (n,), and the query (n, 1).
+        attention: Kernel (n_in, n), bias (n,) and query (n, 1) of the attention; None if the states
+            are pooled by their mean.
         classifier: Kernel (n_in, n_classes) and bias (n_classes,), divided by the temperature.
     """
 
     mean: Array
     scale: Array
     convolutions: tuple[tuple[Array, Array], ...]
-    layers: tuple[tuple[tuple[Array, Array, Array], ...], ...]
-    pooling: str
+    lstm_layers: tuple[tuple[tuple[Array, Array, Array], ...], ...]
     attention: tuple[Array, Array, Array] | None
     classifier: tuple[Array, Array]
 
     @classmethod
-    def of(cls, model: "CommandModel") -> "Network":
+    def from_model(cls, model: "CommandModel") -> "Network":
         """The weights of a model."""
         import keras
 
@@ -128,10 +128,9 @@ class Network:
             mean=_float32(mean.ravel()),
             scale=_float32(scale.ravel()),
             convolutions=tuple(
-                _folded(*model.front[i : i + 2]) for i in range(0, len(model.front), 3)
+                _folded(*model.conv_blocks[i : i + 2]) for i in range(0, len(model.conv_blocks), 3)
             ),
-            layers=tuple(tuple(_lstm(one) for one in _directions(layer)) for layer in model.stack),
-            pooling=model.architecture.pooling,
+            lstm_layers=tuple(tuple(map(_lstm, _directions(layer))) for layer in model.lstm_layers),
             attention=attention,
             classifier=(_float32(kernel / model.temperature), _float32(bias / model.temperature)),
         )
@@ -147,7 +146,7 @@ def _inner_length(n_fft: int, hop: int) -> int:
     return min((n for n in range(1, common + 1) if common % n == 0), key=work)
 
 
-def _turn(n: Array, period: int) -> Array:
+def _twiddle(n: Array, period: int) -> Array:
     """exp(-2 pi i n / period); whole turns are taken off first, while that is exact."""
     return np.exp(-2j * np.pi * (n % period) / period)
 

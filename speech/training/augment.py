@@ -15,7 +15,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from speech.config import Config
-from speech.features import FeatureConfig, vocal_tract_warp
+from speech.features import FeatureConfig, vtlp_matrix
 
 Batch = npt.NDArray[np.float32]
 _COSINES = 8  # a response has no finer structure that a mel filterbank would show
@@ -140,7 +140,7 @@ class Augmenter:
         self._cosines = (np.cos(places) / fall).astype(np.float32)
         self._octaves = np.log2(np.maximum(self._frequency, 1)).astype(np.float32)
         factors = np.linspace(1 - config.vocal_tract, 1 + config.vocal_tract, _VOICES)
-        self._warps = np.stack([vocal_tract_warp(features, factor).T for factor in factors])
+        self._warps = np.stack([vtlp_matrix(features, factor).T for factor in factors])
 
     def backgrounds(self, count: int, rng: np.random.Generator) -> Batch:
         """Crops of the backgrounds, float32 (count, n_samples), each of RMS 1.

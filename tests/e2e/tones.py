@@ -46,8 +46,8 @@ def recognizer() -> Recognizer:
         "smoothing_seconds": 0.3,
         "threshold": 0.8,
         "thresholds": {"low": 0.7},
-        "min_count": 2,
-        "release": 0.5,
+        "min_consecutive_windows": 2,
+        "release_threshold": 0.5,
         "refractory_seconds": 0.7,
     }
     return Recognizer("tones", LABELS, FeatureConfig(), infer, decoder=decoder)

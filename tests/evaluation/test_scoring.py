@@ -56,7 +56,7 @@ def test_stricter_thresholds_never_hit_more_and_never_alarm_more(seed):
 
 def test_the_curve_keeps_the_distances_of_single_thresholds():
     words = said("commands", "clean", [("yes", 0.9), ("no", 0.9)], True)
-    config = DecoderConfig(threshold=0.8, thresholds={"no": 0.95}, release=0.5)
+    config = DecoderConfig(threshold=0.8, thresholds={"no": 0.95}, release_threshold=0.5)
     rates = {point.threshold: point.miss_rate for point in det_curve(MODEL, words, words, config)}
     halves = [threshold for threshold, miss in rates.items() if miss == 0.5]
     assert 0.6 < min(halves) < max(halves) < 0.93  # "no" goes first, then "yes"

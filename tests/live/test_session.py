@@ -345,5 +345,5 @@ def test_a_threshold_of_the_user_is_that_of_all_commands():
     assert decoder_for(recognizer()).config.thresholds == {"low": 0.7}
     config = decoder_for(recognizer(), 0.3).config
     assert (config.threshold, config.thresholds) == (0.3, {})
-    assert config.release <= 0.3
+    assert config.release_threshold <= 0.3
     assert LABELS[0] == "low"

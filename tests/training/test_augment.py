@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from speech.data.corpus import Corpus
 from speech.data.recordings import Recordings
-from speech.features import FeatureConfig, mfcc, vocal_tract_warp
+from speech.features import FeatureConfig, mfcc, vtlp_matrix
 from speech.training.augment import AugmentConfig, Augmenter, _resample
 
 Array = npt.NDArray[Any]
@@ -427,7 +427,7 @@ def test_another_throat_moves_the_peak_of_a_spectrum_by_its_factor() -> None:
     band = librosa.mel_frequencies(82, fmin=features.fmin, fmax=features.fmax)[1:-1]
     for factor in (0.9, 1.0, 1.1):
         before = mfcc(tone_at(1_500.0), features)
-        after = before @ vocal_tract_warp(features, factor).T
+        after = before @ vtlp_matrix(features, factor).T
         spectrum = librosa.feature.inverse.mfcc_to_mel(after.T, n_mels=80)
         peak = band[spectrum.mean(axis=1).argmax()]
         assert peak == pytest.approx(1_500 * factor, rel=0.03)
@@ -435,13 +435,13 @@ def test_another_throat_moves_the_peak_of_a_spectrum_by_its_factor() -> None:
 
 def test_a_throat_of_the_same_length_changes_nothing() -> None:
     features = FeatureConfig()
-    assert np.allclose(vocal_tract_warp(features, 1.0), np.eye(features.n_mfcc), atol=1e-6)
+    assert np.allclose(vtlp_matrix(features, 1.0), np.eye(features.n_mfcc), atol=1e-6)
 
 
 def test_a_longer_throat_leaves_a_flat_spectrum_flat() -> None:
     features = FeatureConfig()
     flat = mfcc(np.zeros(features.n_samples, np.float32), features)
-    assert np.allclose(flat @ vocal_tract_warp(features, 1.1).T, flat, atol=1e-3)
+    assert np.allclose(flat @ vtlp_matrix(features, 1.1).T, flat, atol=1e-3)
 
 
 def test_throats_differ_from_clip_to_clip_and_pitch_stays() -> None:
