@@ -20,12 +20,15 @@ import soundfile
 import soxr
 from playwright.sync_api import Page, sync_playwright
 
-import app
 import speech
-from speech.web.models import Shelf, warmed
+from speech.web.models import ModelRegistry, warm_up
+from speech.web.page import EXAMPLES
+from speech.web.server import Address, serve
 
-README_PICTURE = Path(__file__).parent / "app.png"
-WORDS = app.EXAMPLES / "seven_words.flac"
+DOCS = Path(__file__).parent
+MODEL = DOCS.parent / "saved_models" / "commands-8"
+README_PICTURE = DOCS / "app.png"
+WORDS = EXAMPLES / "seven_words.flac"
 MICROPHONE_RATE = 48_000
 WIDTHS = {"wide": 1280, "narrow": 390}
 PATIENCE = 300_000  # milliseconds
@@ -35,7 +38,7 @@ SECONDS = 13  # of the words, so that the timeline is full and the last word sti
 def main() -> None:
     """Serve the page with the model and take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, default=app.DEFAULT_MODEL, help="folder of a model")
+    parser.add_argument("--model", type=Path, default=MODEL, help="folder of a model")
     parser.add_argument("--all", type=Path, metavar="FOLDER", help="every tab in every look")
     options = parser.parse_args()
     with served(options.model) as address, speaking_browser() as browser:
@@ -61,8 +64,8 @@ def served(model: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shelf = Shelf(warmed(speech.load(model)), model, model.parent, speech.load)
-    blocks = app.serve(shelf, app.Address(port=port))
+    registry = ModelRegistry(warm_up(speech.load(model)), model, [model.parent], speech.load)
+    blocks = serve(registry, Address(port=port))
     yield str(blocks.local_url)
     blocks.close(verbose=False)
 

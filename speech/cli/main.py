@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from speech.cli import listen
+from speech.cli import listen, page
 from speech.cli.console import DEFAULT_MODEL, AsJson, console, progress, table
 from speech.environment import share_cores
 from speech.errors import CorpusError, ModelError, SpeechError
@@ -36,6 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
 app.add_typer(listen.app)
+app.add_typer(page.app)
 
 Data = Annotated[
     Path, typer.Option("--data", help="Folder of the corpus: one folder of clips a word.")
@@ -49,7 +50,7 @@ Cache = Annotated[
 Model = Annotated[Path, typer.Argument(help="Folder of a model, or its file.")]
 DEFAULT_DATA = Path("datasets/speech_commands_v0.02")
 # which extra brings a package that some commands can do without
-_EXTRAS = {"matplotlib": "app"} | dict.fromkeys(
+_EXTRAS = {"matplotlib": "app", "gradio": "app"} | dict.fromkeys(
     ("keras", "librosa", "numba", "tensorflow", "threadpoolctl"), "train"
 )
 

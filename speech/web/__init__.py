@@ -1,1 +1,1 @@
-"""The page: what a browser shows, and the server behind it."""
+"""The page in the browser: what it shows, who speaks to it, and the server behind it."""

@@ -1,9 +1,9 @@
-"""The models to choose from, each loaded when it is first wanted."""
+"""Registry of models, each loaded on first use."""
 
 import json
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +16,31 @@ _IMAGE = re.compile(r"^!\[[^]]*\]\([^)]*\)\n*", re.MULTILINE)
 _CARD, _METRICS = "README.md", "metrics.json"
 
 
-class Shelf:
+class ModelRegistry:
     """Models by name; safe for threads.
 
     Args:
         first: The one to begin with, which is loaded already.
         home: Its folder; None where it has none.
-        folder: Where more models lie, a folder each; None for no more.
-        load: How a model's folder becomes a recogniser.
+        folders: Where more models are, a folder each; of two of one name the later counts.
+        load: How a model's folder becomes a recognizer; None for no more models.
     """
 
     def __init__(
         self,
         first: Recognizer,
         home: Path | None = None,
-        folder: Path | None = None,
+        folders: Sequence[Path] = (),
         load: Callable[[Path], Recognizer] | None = None,
     ) -> None:
         self.first = first.name
         self._load = load
         self._loaded = {first.name: first}
         self._homes: dict[str, Path] = {}
-        if folder is not None and folder.is_dir() and load is not None:
-            self._homes = {p.name: p for p in sorted(folder.iterdir()) if any(p.glob("model.*"))}
+        for folder in folders if load is not None else ():
+            if folder.is_dir():
+                models = (path for path in sorted(folder.iterdir()) if any(path.glob("model.*")))
+                self._homes |= {path.name: path for path in models}
         if home is not None and home.is_dir():
             self._homes[first.name] = home
         elif home is not None:
@@ -64,7 +66,7 @@ class Shelf:
                         f"expected one of the models {', '.join(self.names)}, got {name!r}; "
                         "choose one of them"
                     )
-                self._loaded[name] = warmed(self._load(self._homes[name]))
+                self._loaded[name] = warm_up(self._load(self._homes[name]))
             return self._loaded[name]
 
     def card(self, name: str) -> str:
@@ -78,10 +80,10 @@ class Shelf:
         """What was measured of the model; empty where nothing was."""
         path = self._file(name, _METRICS)
         try:
-            found = json.loads(path.read_text("utf-8")) if path else {}
+            content = json.loads(path.read_text("utf-8")) if path else {}
         except ValueError:
-            found = {}
-        return found if isinstance(found, dict) else {}
+            content = {}
+        return content if isinstance(content, dict) else {}
 
     def picture(self, name: str, file: str) -> Path | None:
         """One of the pictures beside the model, if it is there."""
@@ -93,9 +95,9 @@ class Shelf:
         return path if path and path.is_file() else None
 
 
-def warmed(recognizer: Recognizer) -> Recognizer:
-    """The same after a first clip, which compiles the front end: nobody should wait for it."""
-    # not digital silence: a graph may take a short way there
+def warm_up(recognizer: Recognizer) -> Recognizer:
+    """Give it a first clip, which compiles its features, so that no user waits; returns it."""
+    # not digital silence, for which a graph may have a shorter path
     clip = np.zeros((1, recognizer.features.n_samples), np.float32)
     clip[0, ::50] = 0.1
     recognizer.probabilities(clip)

@@ -1,4 +1,4 @@
-"""Those who listen live from a page: sound in, small messages out; of the web it knows nothing."""
+"""Per-browser live sessions, independent of the web framework: sound in, small messages out."""
 
 import dataclasses
 import secrets
@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from speech.audio import check_rate
+from speech.audio import MAX_RATE, check_rate
 from speech.detection import Detection
 from speech.errors import AudioError, SpeechError
 from speech.labels import commands
@@ -17,16 +17,16 @@ from speech.live.microphone import Block
 from speech.live.session import HINTS, Event, Item, Session, Status, decoder_for
 from speech.recognizer import Recognizer
 
-MOST_LISTENERS = 16
-LONGEST_CHUNK = 2.0  # seconds; a page sends a tenth of one
-MOST_BYTES = round(LONGEST_CHUNK * 192_000) * 2
-_FORGOTTEN_SECONDS = 60.0  # a browser puts the timers of a hidden page to sleep for no longer
+MAX_LISTENERS = 16
+MAX_CHUNK_SECONDS = 2.0  # a page sends a tenth of a second
+MAX_CHUNK_BYTES = round(MAX_CHUNK_SECONDS * MAX_RATE) * 2
+_IDLE_SECONDS = 60.0  # a browser puts the timers of a hidden page to sleep for no longer
 
 Message: TypeAlias = dict[str, Any]
 
 
 class Listener:
-    """One page that listens: a decoder of its own, and nothing of what was said.
+    """One page that listens: it has a decoder of its own, and keeps no sound.
 
     Args:
         recognizer: The model.
@@ -53,31 +53,31 @@ class Listener:
         self._session = Session(self._decoder)
         self._lock = threading.Lock()  # a decoder is not for several threads at once
 
-    def hello(self) -> Message:
+    def settings(self) -> Message:
         """What the page has to know before it begins."""
-        return settings(self._recognizer) | {
+        return model_settings(self._recognizer) | {
             "threshold": self._decoder.config.threshold,
             "smoothing": self._decoder.config.smoothing_seconds,
         }
 
-    def hear(self, pcm: bytes, rate: float, lost: float = 0.0) -> list[Message]:
-        """The next piece of sound.
+    def push(self, pcm: bytes, rate: float, lost: float = 0.0) -> list[Message]:
+        """Process the next piece of sound.
 
         Args:
             pcm: Signed 16-bit little-endian mono samples.
-            rate: Theirs, in Hz.
+            rate: Their sample rate in Hz, 8,000 to 192,000.
             lost: Seconds of sound before it that the page had to drop.
 
         Returns:
             Messages with a ``type``: ``step`` (how things stand) and ``detection``.
 
         Raises:
-            AudioError: No such sound.
+            AudioError: Another rate, half a sample, too long a piece; nothing has changed then.
         """
         hertz = check_rate(rate, "the microphone")
-        if len(pcm) % 2 or len(pcm) > 2 * LONGEST_CHUNK * hertz:
+        if len(pcm) % 2 or len(pcm) > 2 * MAX_CHUNK_SECONDS * hertz:
             raise AudioError(
-                f"expected whole 16-bit samples of at most {LONGEST_CHUNK:g} s, "
+                f"expected whole 16-bit samples of at most {MAX_CHUNK_SECONDS:g} s, "
                 f"got {len(pcm)} bytes; send shorter pieces"
             )
         if not 0 <= lost < 1e6:
@@ -89,18 +89,18 @@ class Listener:
             return self._messages(self._session.hear(Block(samples, hertz)))
 
     def end(self) -> list[Message]:
-        """The last words, which had not been decided yet."""
+        """The last words, which were not decided yet."""
         with self._lock:
             return self._messages(self._session.end())
 
     def _messages(self, items: Iterable[Item]) -> list[Message]:
-        found = []
+        messages: list[Message] = []
         for item in items:
             if isinstance(item, Detection):
-                found.append({"type": "detection", **dataclasses.asdict(item)})
+                messages.append({"type": "detection", **dataclasses.asdict(item)})
             elif isinstance(item, Status):
                 row = self._decoder.probabilities
-                found.append(
+                messages.append(
                     {
                         "type": "step",
                         "time": round(item.time, 3),
@@ -111,11 +111,11 @@ class Listener:
                 )
             else:
                 assert isinstance(item, Event)  # every step repeats its hint
-        return found
+        return messages
 
 
-def settings(recognizer: Recognizer) -> Message:
-    """What the decoder does where the page asks for nothing else."""
+def model_settings(recognizer: Recognizer) -> Message:
+    """What the page shows of a model, and what its decoder does unless the page asks otherwise."""
     config = decoder_for(recognizer).config
     return {
         "model": recognizer.name,
@@ -129,17 +129,17 @@ def settings(recognizer: Recognizer) -> Message:
 
 
 class Listeners:
-    """All who listen, each under a key that nobody else can guess; safe for threads.
+    """All pages that listen, each under a key that nobody else can guess; safe for threads.
 
     Args:
-        most: How many may listen at once.
+        limit: How many may listen at once.
         clock: Seconds that never go back.
     """
 
     def __init__(
-        self, most: int = MOST_LISTENERS, clock: Callable[[], float] = time.monotonic
+        self, limit: int = MAX_LISTENERS, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._most = most
+        self._limit = limit
         self._clock = clock
         self._lock = threading.Lock()
         self._open: dict[str, tuple[Listener, float]] = {}
@@ -148,20 +148,20 @@ class Listeners:
         return len(self._open)
 
     def add(self, listener: Listener) -> str:
-        """Its key.
+        """Keep it; returns its key.
 
         Raises:
-            SpeechError: Too many listen already.
+            SpeechError: As many as may listen do so already.
         """
         key = secrets.token_urlsafe(16)
         with self._lock:
             now = self._clock()
-            forgotten = [k for k, (_, at) in self._open.items() if now - at > _FORGOTTEN_SECONDS]
-            for old in forgotten:
+            idle = [k for k, (_, at) in self._open.items() if now - at > _IDLE_SECONDS]
+            for old in idle:
                 del self._open[old]
-            if len(self._open) >= self._most:
+            if len(self._open) >= self._limit:
                 raise SpeechError(
-                    f"expected at most {self._most} pages that listen at once, got one more; "
+                    f"expected at most {self._limit} pages that listen at once, got one more; "
                     "stop another one, or try again in a minute"
                 )
             self._open[key] = listener, now

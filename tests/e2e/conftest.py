@@ -100,8 +100,9 @@ def browser(launch) -> Any:
 def serve(tmp_path_factory) -> Iterator[Callable[..., str]]:
     """``serve(recognizer)``: the address of a page with that model."""
     pytest.importorskip("gradio")
-    import app
-    from speech.web.models import Shelf, warmed
+    from speech.web.models import ModelRegistry, warm_up
+    from speech.web.server import Address
+    from speech.web.server import serve as serve_page
 
     served = []
     with pytest.MonkeyPatch.context() as patch:
@@ -112,7 +113,7 @@ def serve(tmp_path_factory) -> Iterator[Callable[..., str]]:
                 probe.bind(("127.0.0.1", 0))
                 port = probe.getsockname()[1]
             # where numba has no cache yet, the first MFCC takes half a minute
-            blocks = app.serve(Shelf(warmed(recognizer)), app.Address(port=port))
+            blocks = serve_page(ModelRegistry(warm_up(recognizer)), Address(port=port))
             served.append(blocks)
             return str(blocks.local_url)
 

@@ -107,7 +107,7 @@ def people() -> Iterator[tuple[str, np.ndarray]]:
 
 def synthesiser(recognizer) -> Iterator[tuple[str, np.ndarray]]:
     """The words of the example, each with some of the pause around it."""
-    example = ROOT / "speech" / "page" / "examples" / "seven_words.flac"
+    example = ROOT / "speech" / "web" / "static" / "examples" / "seven_words.flac"
     samples = load_audio(example, 16_000)
     for found in scan(recognizer, example).detections:
         yield found.label, samples[round(16_000 * (found.start - 0.3)) :][: round(16_000 * 1.6)]
@@ -144,13 +144,13 @@ def test_the_server_hears_what_the_microphone_hears_and_keeps_nothing(
     open_page, speaking, tones_address, monkeypatch
 ):
     heard = []
-    hear = Listener.hear
+    push = Listener.push
 
     def spy(self, pcm, rate, lost=0.0):
         heard.append((np.frombuffer(pcm, "<i2"), rate, lost))
-        return hear(self, pcm, rate, lost)
+        return push(self, pcm, rate, lost)
 
-    monkeypatch.setattr(Listener, "hear", spy)
+    monkeypatch.setattr(Listener, "push", spy)
     folder = Path(os.environ["GRADIO_TEMP_DIR"])
     before = sorted(folder.rglob("*"))
     page = open_page(tones_address, speaking(speech(), "four"))

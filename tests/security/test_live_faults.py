@@ -26,9 +26,9 @@ pytest.importorskip("gradio")
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-import app
-from speech.web.models import Shelf
-from speech.web.sessions import MOST_BYTES, Listener, Listeners
+from speech.web.models import ModelRegistry
+from speech.web.server import live_routes
+from speech.web.sessions import MAX_CHUNK_BYTES, Listener, Listeners
 from tests.e2e.tones import RATE, recognizer, said
 from tests.hearing import by_loudness
 from tests.web.test_sessions import WORDS, detections, pieces, told
@@ -39,7 +39,7 @@ LIVE = (
     "speech/live/session.py",
     "speech/web/sessions.py",
     "speech/live/microphone.py",
-    "app.py",
+    "speech/web/server.py",
 )
 JUMPING = {"time.time", "time.time_ns", "time.localtime", "datetime.now", "dt.datetime.now"}
 SESSIONS = 10
@@ -98,11 +98,11 @@ def test_a_clock_that_jumps_forgets_nobody_and_changes_no_detection(monkeypatch)
     expected = detections(told(Listener(recognizer()), said(WORDS, 5.0)))
     chance = random.Random(1)
     monkeypatch.setattr(time, "time", lambda: chance.uniform(-1e9, 4e9))
-    listeners = Listeners(most=3)
+    listeners = Listeners(limit=3)
     key = listeners.add(Listener(recognizer()))
     messages = []
     for piece in pieces(said(WORDS, 5.0)):
-        messages += listeners.get(key).hear(piece, RATE)
+        messages += listeners.get(key).push(piece, RATE)
         listeners.add(Listener(recognizer())) if len(listeners) < 2 else None
     assert detections(messages + listeners.get(key).end()) == expected
 
@@ -117,10 +117,10 @@ def test_ten_who_speak_at_once_are_each_heard_as_if_alone_in_bounded_memory():
 
     def speak(number: int) -> None:
         key = listeners.add(Listener(model))
-        for _ in range(2):  # the second time into what the first one has warmed up
+        for _ in range(2):  # the second time into what the first one has warm_up up
             found = []
             for piece in pieces(speeches[number]):
-                found += listeners.get(key).hear(piece, RATE)
+                found += listeners.get(key).push(piece, RATE)
                 turns.append(number)
             results[number].append(found + listeners.get(key).end())
 
@@ -146,12 +146,12 @@ def test_ten_who_speak_at_once_are_each_heard_as_if_alone_in_bounded_memory():
 def test_a_page_that_sends_ten_times_too_fast_is_heard_and_leaves_no_queue():
     listener = Listener(recognizer())
     expected = detections(told(Listener(recognizer()), said(WORDS, 5.0)))
-    found = [m for piece in pieces(said(WORDS, 5.0), 1.0) for m in listener.hear(piece, RATE)]
+    found = [m for piece in pieces(said(WORDS, 5.0), 1.0) for m in listener.push(piece, RATE)]
     assert detections(found + listener.end()) == expected
     tracemalloc.start()
     try:
         for _ in range(100):
-            listener.hear(bytes(2 * RATE * 2), RATE)
+            listener.push(bytes(2 * RATE * 2), RATE)
         gc.collect()
         assert tracemalloc.get_traced_memory()[0] < 2_000_000
     finally:
@@ -167,7 +167,7 @@ def garbage(chance: random.Random, key: str) -> tuple[str, bytes, dict[str, str]
     body = chance.choice(
         [
             chance.randbytes(chance.randint(0, 5_000)),
-            bytes(chance.choice([0, 1, 3_200, 64_001, 70_000, MOST_BYTES + 1])),
+            bytes(chance.choice([0, 1, 3_200, 64_001, 70_000, MAX_CHUNK_BYTES + 1])),
             b"[" * 4_000,
             b'{"model": ' + chance.choice([b"1", b"null", b'"../../etc/passwd"', b"[]"]) + b"}",
             b'{"threshold": ' + chance.choice([b"NaN", b"1e999", b"-1", b'"x"', b"{}"]) + b"}",
@@ -180,11 +180,11 @@ def garbage(chance: random.Random, key: str) -> tuple[str, bytes, dict[str, str]
 
 
 def test_a_page_that_sends_garbage_gets_sentences_and_disturbs_nobody():
-    listeners = Listeners(most=4)
+    listeners = Listeners(limit=4)
     expected = detections(told(Listener(recognizer()), said(WORDS, 5.0)))
     chance = random.Random(5)
     answers = dict.fromkeys((200, 400, 404, 405), 0)
-    routes = app.live_routes(Shelf(recognizer()), listeners)
+    routes = live_routes(ModelRegistry(recognizer()), listeners)
     with TestClient(Starlette(routes=routes), raise_server_exceptions=False) as client:
         good = client.post("/live", json={}).json()["key"]
         bad = client.post("/live", json={}).json()["key"]
@@ -210,12 +210,12 @@ def test_a_page_that_sends_garbage_gets_sentences_and_disturbs_nobody():
 
 def test_chunks_that_fail_do_not_stay_in_memory():
     listener = Listener(by_loudness())
-    listener.hear(bytes(3_200), RATE)
+    listener.push(bytes(3_200), RATE)
     tracemalloc.start()
     try:
         for _ in range(200):
             with pytest.raises(Exception, match="expected"):
-                listener.hear(bytes(3_201), RATE)
+                listener.push(bytes(3_201), RATE)
         gc.collect()
         assert tracemalloc.get_traced_memory()[0] < 500_000
     finally:

@@ -126,8 +126,8 @@ def test_the_hook_sees_a_file_and_a_request():
 def page(tmp_path_factory):
     """The address of the page, with a recogniser without a network behind it."""
     pytest.importorskip("gradio")
-    import app
-    from speech.web.models import Shelf
+    from speech.web import server
+    from speech.web.models import ModelRegistry
     from tests.hearing import by_loudness
 
     with socket.socket() as probe:
@@ -135,8 +135,8 @@ def page(tmp_path_factory):
         port = int(probe.getsockname()[1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-        patch.setattr(app, "MAX_MEGABYTES", 1)  # the real limit takes a minute to exceed
-        blocks = app.serve(Shelf(by_loudness()), app.Address(port=port))
+        patch.setattr(server, "MAX_MEGABYTES", 1)  # the real limit takes a minute to exceed
+        blocks = server.serve(ModelRegistry(by_loudness()), server.Address(port=port))
         try:
             yield str(blocks.local_url).rstrip("/"), port
         finally:

@@ -4,7 +4,7 @@ import pytest
 
 from speech.errors import ModelError
 from speech.recognizer import Recognizer
-from speech.web.models import Shelf
+from speech.web.models import ModelRegistry
 from tests.hearing import by_loudness
 
 
@@ -20,7 +20,7 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def shelf(folder):
+def registry(folder):
     loads = []
 
     def load(path) -> Recognizer:
@@ -31,45 +31,45 @@ def shelf(folder):
         recognizer.name = path.name
         return recognizer
 
-    made = Shelf(by_loudness(), None, folder, load)
+    made = ModelRegistry(by_loudness(), None, [folder], load)
     made.loads = loads  # type: ignore[attr-defined]
     return made
 
 
-def test_the_folders_that_hold_a_model_can_be_chosen_after_the_first(shelf):
-    assert shelf.names == ["by-loudness", "one", "two"]
-    assert shelf.get().name == shelf.get("by-loudness").name == "by-loudness"
+def test_the_folders_that_hold_a_model_can_be_chosen_after_the_first(registry):
+    assert registry.names == ["by-loudness", "one", "two"]
+    assert registry.get().name == registry.get("by-loudness").name == "by-loudness"
 
 
-def test_a_model_is_loaded_when_it_is_wanted_and_then_kept(shelf):
-    assert shelf.loads == []
-    assert shelf.get("one") is shelf.get("one")
-    assert shelf.loads == ["one"]
+def test_a_model_is_loaded_when_it_is_wanted_and_then_kept(registry):
+    assert registry.loads == []
+    assert registry.get("one") is registry.get("one")
+    assert registry.loads == ["one"]
 
 
 @pytest.mark.parametrize("name", ["../one", "/etc", "three", "notes", "."])
-def test_nothing_else_is_opened(shelf, refused, name):
-    assert "choose one of them" in refused(ModelError, lambda: shelf.get(name))
-    assert shelf.loads == []
-    assert shelf.picture(name, "passwd") is None
+def test_nothing_else_is_opened(registry, refused, name):
+    assert "choose one of them" in refused(ModelError, lambda: registry.get(name))
+    assert registry.loads == []
+    assert registry.picture(name, "passwd") is None
 
 
-def test_a_model_that_cannot_be_loaded_says_so_and_the_others_stay(shelf):
+def test_a_model_that_cannot_be_loaded_says_so_and_the_others_stay(registry):
     with pytest.raises(ModelError, match="got a stone"):
-        shelf.get("two")
-    assert shelf.get("one").name == "one"
+        registry.get("two")
+    assert registry.get("one").name == "one"
 
 
-def test_the_card_is_shown_without_its_pictures(shelf, folder):
-    assert shelf.card("one") == "# one\n\nGood.\n"
-    assert "speech evaluate" in shelf.card("two")
-    assert shelf.picture("one", "README.md") == folder / "one" / "README.md"
-    assert shelf.picture("one", "confusion.png") is None
+def test_the_card_is_shown_without_its_pictures(registry, folder):
+    assert registry.card("one") == "# one\n\nGood.\n"
+    assert "speech evaluate" in registry.card("two")
+    assert registry.picture("one", "README.md") == folder / "one" / "README.md"
+    assert registry.picture("one", "confusion.png") is None
 
 
 def test_another_model_of_the_same_name_does_not_take_its_card(folder, tmp_path_factory):
     first = by_loudness()
     first.name = "one"
-    shelf = Shelf(first, folder / "somewhere.onnx", folder, lambda path: by_loudness())
-    assert shelf.names == ["one", "two"]
-    assert "There is no model card" in shelf.card("one")
+    registry = ModelRegistry(first, folder / "somewhere.onnx", [folder], lambda path: by_loudness())
+    assert registry.names == ["one", "two"]
+    assert "There is no model card" in registry.card("one")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from speech.errors import AudioError, SpeechError
-from speech.web.sessions import Listener, Listeners, settings
+from speech.web.sessions import Listener, Listeners, model_settings
 from tests.e2e.tones import LABELS, RATE, recognizer, said
 
 WORDS = [(0.5, "low"), (2.0, "high"), (3.5, "low")]
@@ -19,7 +19,7 @@ def pieces(samples: np.ndarray, seconds: float = 0.1, rate: int = RATE) -> Itera
 
 
 def told(listener: Listener, samples: np.ndarray, rate: int = RATE) -> list[dict]:
-    found = [m for piece in pieces(samples, rate=rate) for m in listener.hear(piece, rate)]
+    found = [m for piece in pieces(samples, rate=rate) for m in listener.push(piece, rate)]
     return found + listener.end()
 
 
@@ -49,7 +49,7 @@ def test_the_size_of_the_pieces_changes_no_detection():
     each = []
     for seconds in (0.05, 0.1, 0.35):
         listener = Listener(recognizer())
-        found = [m for piece in pieces(samples, seconds) for m in listener.hear(piece, RATE)]
+        found = [m for piece in pieces(samples, seconds) for m in listener.push(piece, RATE)]
         each.append(detections(found + listener.end()))
     assert each[0] == each[1] == each[2]
 
@@ -59,10 +59,10 @@ def test_lost_sound_shifts_the_times_and_joins_no_halves():
     listener = Listener(recognizer())
     cut = round(1.0 * RATE)  # in the middle of the first word
     lost = round(0.6 * RATE)
-    found = [m for piece in pieces(samples[:cut]) for m in listener.hear(piece, RATE)]
-    found += listener.hear(samples[:0].tobytes(), RATE, lost=lost / RATE)
+    found = [m for piece in pieces(samples[:cut]) for m in listener.push(piece, RATE)]
+    found += listener.push(samples[:0].tobytes(), RATE, lost=lost / RATE)
     rest = samples[cut + lost :]
-    found += [m for piece in pieces(rest) for m in listener.hear(piece, RATE)]
+    found += [m for piece in pieces(rest) for m in listener.push(piece, RATE)]
     assert [label for label, _ in detections(found)] == ["high"]
     whole = detections(told(Listener(recognizer()), samples))
     assert detections(found)[0][1] == pytest.approx(whole[-1][1], abs=0.1 + 1e-6)
@@ -75,16 +75,16 @@ def test_listeners_do_not_hear_one_another():
     found: list[list[dict]] = [[] for _ in speeches]
     for parts in zip(*(pieces(said(words, 5.0)) for words in speeches), strict=True):
         for listener, part, messages in zip(listeners, parts, found, strict=True):
-            messages += listener.hear(part, RATE)
+            messages += listener.push(part, RATE)
     for words, messages in zip(speeches, found, strict=True):
         assert [label for label, _ in detections(messages)] == [word for _, word in words]
 
 
 def test_the_settings_are_the_models_unless_others_are_wanted():
-    assert settings(recognizer())["commands"] == ["low", "high"]
-    assert settings(recognizer())["labels"] == list(LABELS)
-    assert Listener(recognizer()).hello()["threshold"] == 0.8
-    chosen = Listener(recognizer(), 0.95, 0.5).hello()
+    assert model_settings(recognizer())["commands"] == ["low", "high"]
+    assert model_settings(recognizer())["labels"] == list(LABELS)
+    assert Listener(recognizer()).settings()["threshold"] == 0.8
+    chosen = Listener(recognizer(), 0.95, 0.5).settings()
     assert (chosen["threshold"], chosen["smoothing"]) == (0.95, 0.5)
     assert detections(told(Listener(recognizer(), 1.0), said(WORDS, 5.0))) == []
 
@@ -106,8 +106,8 @@ def test_what_is_no_sound_is_refused_and_changes_nothing(refused, pcm, rate, los
     found = []
     for index, piece in enumerate(pieces(samples)):
         if index % 10 == 5:
-            refused(AudioError, lambda: listener.hear(pcm, rate, lost))
-        found += listener.hear(piece, RATE)
+            refused(AudioError, lambda: listener.push(pcm, rate, lost))
+        found += listener.push(piece, RATE)
     expected = detections(told(Listener(recognizer()), samples))
     assert detections(found + listener.end()) == expected
 
@@ -121,7 +121,7 @@ def test_a_quiet_and_a_clipping_microphone_are_told():
 
 def test_who_is_silent_for_a_minute_makes_room():
     now = [0.0]
-    listeners = Listeners(most=1, clock=lambda: now[0])
+    listeners = Listeners(limit=1, clock=lambda: now[0])
     first = listeners.add(Listener(recognizer()))
     with pytest.raises(SpeechError, match="at most 1 pages"):
         listeners.add(Listener(recognizer()))

@@ -1,0 +1,108 @@
+"""An uploaded recording becomes what the File tab shows; nothing here knows of a web framework."""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+from PIL import Image
+
+from speech.audio import FORMATS, Waveform, fit_length, load_audio
+from speech.errors import SpeechError
+from speech.live.recording import MAX_MEGABYTES, MAX_SECONDS, Progress, commands_in, is_short
+from speech.recognizer import Recognizer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ERROR_MARK = "⚠"
+INVITATION = (
+    f"Upload {FORMATS}, at most {MAX_SECONDS / 60:g} minutes and {MAX_MEGABYTES} MB: one word, or "
+    "a long recording to find the commands in."
+)
+# Set in the width of a telephone, so that the words in a picture stay legible there.
+_FIGSIZE = (5.0, 2.7)
+_PIXELS_PER_INCH = 240
+
+
+class Answer(NamedTuple):
+    """What the page shows for one recording: the values of its five outputs.
+
+    Attributes:
+        probabilities: Probability of each label, or None where no clip was recognized.
+        waveform: Picture of the clip that was recognized.
+        mfcc: Picture of that clip's features.
+        status: One sentence for the user; an error begins with ``ERROR_MARK``.
+        recording: Where to play it (``audio``), and of a long one its ``timeline``, which is
+            what ``commands_in`` returns.
+    """
+
+    probabilities: dict[str, float] | None
+    waveform: Image.Image | None
+    mfcc: Image.Image | None
+    status: str
+    recording: dict[str, Any] | None
+
+    @classmethod
+    def of_error(cls, message: str) -> "Answer":
+        """Nothing but the sentence, marked as an error."""
+        return cls(None, None, None, f"{ERROR_MARK} {message}", None)
+
+
+def answer_file(
+    recognizer: Recognizer, path: str | None, progress: Progress = lambda _share: None
+) -> Answer:
+    """Recognize the recording in a file; whatever is wrong with it becomes the status.
+
+    Args:
+        recognizer: The model.
+        path: The file; None where none is chosen.
+        progress: Told which share of a long recording is done, in [0, 1].
+    """
+    if path is None:
+        return Answer(None, None, None, INVITATION, None)
+    audio = {"audio": f"gradio_api/file={quote(path)}"}
+    try:
+        if is_short(recognizer, Path(path)):
+            waveform = load_audio(path, recognizer.features.sample_rate)
+            return answer_waveform(recognizer, waveform)._replace(recording=audio)
+        timeline = commands_in(recognizer, Path(path), progress=progress)
+    except SpeechError as error:
+        # the folder is a temporary one of the server and means nothing to the user
+        return Answer.of_error(str(error).replace(path, Path(path).name))
+    count = len(timeline["detections"])
+    status = f"{count} command{'' if count == 1 else 's'} in {timeline['seconds']:.1f} s."
+    return Answer(None, None, None, status, {**audio, "timeline": timeline})
+
+
+def answer_waveform(recognizer: Recognizer, waveform: Waveform) -> Answer:
+    """Recognize one word and draw its clip and features.
+
+    Args:
+        recognizer: The model.
+        waveform: Samples (n,) float32 in [-1, 1) at the model's rate; of more than a clip the
+            loudest clip is taken.
+    """
+    from speech.evaluation import plots  # not for the first page to wait for
+
+    features = recognizer.features
+    clip = fit_length(waveform, features.n_samples)
+    prediction = recognizer.recognize_waveform(clip)
+    status = f"{prediction.label}, {prediction.probability:.0%}"
+    if len(waveform) > len(clip):
+        seconds = len(waveform) / features.sample_rate
+        status += f" (the loudest {features.clip_seconds:g} s of {seconds:.2f} s)"
+    mfcc = recognizer.mfcc(clip[None])[0]
+    return Answer(
+        prediction.probabilities,
+        _picture(plots.waveform(clip, features.sample_rate, figsize=_FIGSIZE)),
+        _picture(plots.mfcc_image(mfcc, features, figsize=_FIGSIZE)),
+        status,
+        None,
+    )
+
+
+def _picture(figure: "Figure") -> Image.Image:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_PIXELS_PER_INCH)
+    return Image.open(buffer)

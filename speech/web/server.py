@@ -1,0 +1,200 @@
+"""The server of the page: where it listens, its routes for live sound, its start and end."""
+
+import dataclasses
+import ipaddress
+import logging
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from speech.errors import SpeechError
+from speech.live.recording import MAX_MEGABYTES
+from speech.recognizer import Recognizer
+from speech.web.answers import answer_waveform
+from speech.web.gradio_patches import gradio as gr
+from speech.web.gradio_patches import slow_down_queue
+from speech.web.models import ModelRegistry
+from speech.web.page import EXAMPLES, STATIC, build_page
+from speech.web.sessions import MAX_CHUNK_BYTES, Listener, Listeners
+
+_SCRIPTS = ("model.js", "microphone.js", "rolling.js", "live.js", "timeline.js")
+_MAX_SETTINGS_BYTES = 4096  # of what a page asks for when it begins
+_FIRST_PAGE_SECONDS = 5.0  # a browser has loaded the page by then
+
+_log = logging.getLogger("speech.web")
+
+
+@dataclasses.dataclass(frozen=True)
+class Address:
+    """Where the page is served.
+
+    Attributes:
+        host: Name or number of this machine.
+        port: Port to listen at, 1 to 65535.
+        share: Whether Gradio's servers also give it a public address.
+        certificate: File of the TLS certificate (PEM); None for plain HTTP.
+        key: File of its private key (PEM).
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    share: bool = False
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def warning(self) -> str:
+        """A sentence on who else can reach it, or "" where nobody can."""
+        if self.share:
+            return (
+                "the page gets a public address through Gradio's servers, without a password; "
+                "what visitors say passes through them"
+            )
+        if _is_loopback(self.host):
+            return ""
+        remedy = "; their browsers allow it no microphone unless it has a certificate"
+        return (
+            f"others on the network can use the page at {self.host}, without a password"
+            f"{'' if self.certificate else remedy}"
+        )
+
+
+def serve(registry: ModelRegistry, address: Address) -> gr.Blocks:
+    """Build the page and serve it from a thread; ``close()`` of the result ends that.
+
+    Raises:
+        SpeechError: Nothing can listen at that address, or there is no such certificate.
+    """
+    for file in filter(None, (address.certificate, address.key)):
+        if not file.is_file():
+            raise SpeechError(f"{file}: expected a file in PEM format, got none; check the path")
+    if not address.share:
+        # Gradio asks its own server whether it is there, which is nothing for a proxy
+        os.environ["NO_PROXY"] = "*"
+    blocks = build_page(registry)
+    fonts = ["system-ui", "sans-serif"]
+    scripts = [f"<script>{(STATIC / name).read_text('utf-8')}</script>" for name in _SCRIPTS]
+    try:
+        blocks.launch(
+            server_name=address.host,
+            server_port=address.port,
+            share=address.share,
+            ssl_certfile=str(address.certificate) if address.certificate else None,
+            ssl_keyfile=str(address.key) if address.key else None,
+            ssl_verify=False,  # Gradio asks itself whether it is there
+            prevent_thread_lock=True,
+            quiet=True,
+            ssr_mode=False,
+            run_history=False,
+            enable_monitoring=False,
+            footer_links=[],
+            max_file_size=f"{MAX_MEGABYTES}mb",
+            allowed_paths=[str(EXAMPLES)],
+            theme=gr.themes.Default(primary_hue="blue", font=fonts, font_mono=["monospace"]),
+            css=(STATIC / "page.css").read_text("utf-8"),
+            head="\n".join(scripts),
+            app_kwargs={"routes": live_routes(registry, Listeners())},
+        )
+    except OSError as error:
+        raise SpeechError(
+            f"expected an address to listen at, got {address.host} port {address.port}, which is "
+            "taken or not of this machine; choose another port or host"
+        ) from error
+    slow_down_queue(blocks)
+    return blocks
+
+
+def wait(blocks: gr.Blocks, recognizer: Recognizer) -> None:
+    """Serve until Ctrl-C or SIGTERM, then delete what was uploaded."""
+    # a service manager's stop must clean up as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        # the first pictures take a second or two: when the page is there and somebody looks at it
+        time.sleep(_FIRST_PAGE_SECONDS)
+        answer_waveform(recognizer, np.zeros(recognizer.features.n_samples, np.float32))
+    except KeyboardInterrupt:
+        blocks.close(verbose=False)
+    else:
+        blocks.block_thread()
+
+
+def live_routes(registry: ModelRegistry, listeners: Listeners) -> list[Route]:
+    """The requests of the Live tab: begin, push a piece of sound, end."""
+
+    async def begin(request: Request) -> Any:
+        _check_length(request, _MAX_SETTINGS_BYTES)
+        settings = await request.json()
+
+        def make() -> Listener:
+            model, *numbers = (settings.get(key) for key in ("model", "threshold", "smoothing"))
+            return Listener(registry.get(model), *numbers)
+
+        listener = await run_in_threadpool(make)
+        return {"key": listeners.add(listener), **listener.settings()}
+
+    async def push(request: Request) -> Any:
+        _check_length(request, MAX_CHUNK_BYTES)
+        listener = listeners.get(request.path_params["key"])
+        query = request.query_params
+        rate, lost = float(query.get("rate", "0")), float(query.get("lost", "0"))
+        pcm = await request.body()
+        began = time.perf_counter()
+        messages = await run_in_threadpool(listener.push, pcm, rate, lost)
+        return {"messages": messages, "took": time.perf_counter() - began}
+
+    async def end(request: Request) -> Any:
+        listener = listeners.remove(request.path_params["key"])
+        return {"messages": await run_in_threadpool(listener.end)}
+
+    # a page of another origin may not send these types without being asked first, and Gradio
+    # refuses such a question
+    return [
+        Route("/live", _answering(begin, "application/json"), methods=["POST"]),
+        Route("/live/{key}", _answering(push, "application/octet-stream"), methods=["POST"]),
+        Route("/live/{key}/end", _answering(end, "application/json"), methods=["POST"]),
+    ]
+
+
+def _check_length(request: Request, limit: int) -> None:
+    # whoever does not say how long the body is might send without end
+    if int(request.headers.get("content-length", limit + 1)) > limit:
+        raise SpeechError(f"expected at most {limit} bytes, got more; send shorter pieces")
+
+
+def _answering(
+    handler: Callable[[Request], Awaitable[Any]], content_type: str
+) -> Callable[[Request], Awaitable[JSONResponse]]:
+    """The handler with whatever it raises as a sentence for the page."""
+
+    async def endpoint(request: Request) -> JSONResponse:
+        try:
+            received = request.headers.get("content-type", "nothing")
+            if received != content_type:
+                raise SpeechError(
+                    f"expected the content type {content_type}, got {received}; send it"
+                )
+            return JSONResponse(await handler(request))
+        except (SpeechError, ValueError, AttributeError) as error:
+            return JSONResponse({"error": str(error)}, 400)
+        except Exception as error:
+            _log.exception("an answer to the Live tab failed")
+            kind = type(error).__name__
+            message = f"expected an answer of the model, got {kind}: {error}; see the server's log"
+            return JSONResponse({"error": message}, 500)
+
+    return endpoint
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
