@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from speech.cli.console import DEFAULT_MODEL, ModelOption
-from speech.installation import find_model, resources
+from speech.cli.console import ModelOption
+from speech.installation import DEFAULT_MODEL, find_model, resources
 
 app = typer.Typer()
 _OWN_MODELS = Path("saved_models")  # in the working folder, where `speech train --out` puts them
@@ -14,7 +14,7 @@ _OWN_MODELS = Path("saved_models")  # in the working folder, where `speech train
 
 @app.command("app")
 def serve_page(
-    model: ModelOption = DEFAULT_MODEL,
+    model: ModelOption = Path(DEFAULT_MODEL),
     # Hugging Face tells a Space by Gradio's variables where to listen
     host: Annotated[
         str, typer.Option(envvar="GRADIO_SERVER_NAME", help="Address to listen at.")

@@ -68,7 +68,7 @@ def test_without_its_model_it_ends_with_the_errors_code_and_one_line(tmp_path):
     assert done.returncode == ModelError.exit_code
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert done.stderr.startswith(f"speech: {tmp_path / 'absent'}: expected the folder of a model")
+    assert done.stderr.startswith(f"speech: {tmp_path / 'absent'}: expected ")
 
 
 def test_debug_shows_where_it_failed(tmp_path):
