@@ -36,16 +36,16 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 # Where a library may be imported at all, and where already when the module is imported. The name of
 # a room stands for all its modules.
 ANYWHERE = {
-    "tensorflow": {"model", "training", "formats", "training.benchmark", "cli.diagnose"},
-    "keras": {"model", "training", "formats", "training.benchmark"},
-    "librosa": {"features", "formats.weights", "training.benchmark"},
+    "tensorflow": {"model", "training", "formats", "cli.diagnose"},
+    "keras": {"model", "training", "formats"},
+    "librosa": {"features", "formats.weights"},
     "matplotlib": {"evaluation.plots", "web"},
     "numba": {"training.augment"},
     "onnx": {"formats.to_onnx"},
     "onnxruntime": {"formats"},
     "ai_edge_litert": {"formats"},
     "h5py": {"formats.inspection"},
-    "soundfile": {"audio", "evaluation.robustness", "training.benchmark"},
+    "soundfile": {"audio", "evaluation.robustness"},
     "soxr": {"audio", "stream", "evaluation.robustness"},
     "sounddevice": {"live.microphone"},
     "gradio": {"web"},

@@ -295,30 +295,26 @@ def export(
 @app.command()
 def benchmark(
     model: Model = DEFAULT_MODEL,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Corpus, to measure training too.", show_default=False),
-    ] = None,
-    rounds: Annotated[int, typer.Option(help="How often.", min=1)] = 5,
+    rounds: Annotated[int, typer.Option(help="Values per metric.", min=1)] = 5,
     markdown: Annotated[
         Path | None, typer.Option(help="Also write a page here.", show_default=False)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure size, start, latency, throughput, live cost and training beside the plain way."""
+    """Measure what a model costs on this machine: size, start, memory, latency, throughput."""
+    from speech.evaluation import benchmark as bench
     from speech.files import write_text
-    from speech.training import benchmark as bench
 
     with progress("Measuring") as tell:
-        measures = bench.benchmark(model, data, rounds, tell)
+        measures = bench.benchmark(model, rounds, tell)
     if markdown is not None:
         write_text(markdown, bench.markdown(measures, shlex.join(["speech", *sys.argv[1:]])))
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(m) for m in measures]))
         return
-    rows = table("What", "Way", "Median", "Spread", "Against the plain way")
+    rows = table("Metric", "Variant", "Median", "Spread")
     for row in bench.table(measures):
-        rows.add_row(*row)
+        rows.add_row(*row[:4])
     console().print(rows)
 
 

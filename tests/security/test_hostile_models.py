@@ -101,9 +101,8 @@ COMMANDS = """
             imported.append(args[0])
             raise ImportError(args[0])  # and so nobody waits for it
     sys.addaudithook(watch)
-    from speech.training import benchmark
     from speech.evaluation import stream_card
-    from speech.cli.main import main
+    from speech.cli import main
     from speech.stream import DecoderConfig
     folder, clip, out = sys.argv[1:]
     answers = {}
@@ -125,7 +124,6 @@ COMMANDS = """
             sys.argv = ["speech", name, *sources, *["--model"] * named, folder]
             tried(name, main.main)
     tried("store", lambda: stream_card.store(Path(folder), DecoderConfig()))
-    tried("plainly", lambda: benchmark._plainly(Path(folder) / "model.keras"))
     Path(out).write_text(json.dumps(answers))
 """
 

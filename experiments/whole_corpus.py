@@ -6,7 +6,7 @@ one shows that memory does not grow with the corpus: it generates a tenth of so 
 and all of them, and trains an epoch of words-35 on each. Memory is what the process owns
 (anonymous), and what the system maps of the decoded corpus, which it takes back when it wants it.
 
-Usage: python docs/experiments/whole_corpus.py CORPUS [CLIPS]
+Usage: python experiments/whole_corpus.py CORPUS [CLIPS]
 """
 
 import dataclasses

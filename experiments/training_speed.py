@@ -3,15 +3,23 @@
 NumPy's BLAS is a small part of making the data, but its threads wait for more work in a loop. Each
 row is a process of its own, since TensorFlow reads its thread counts once.
 
-Usage: python docs/experiments/training_speed.py CORPUS
+Usage: python experiments/training_speed.py CORPUS
 """
 
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from speech.environment import share_cores
+
+if TYPE_CHECKING:
+    from speech.model import CommandModel
+    from speech.training.batches import Batch, ClipSource
 
 STEPS, RUNS = 20, 5
 
@@ -24,7 +32,6 @@ def measure(root: Path) -> None:
     from speech.data.recordings import decode
     from speech.model import CommandModel
     from speech.training.batches import ClipSource
-    from speech.training.benchmark import training_rates
     from speech.training.config import TrainConfig
     from speech.training.trainer import compile_model
 
@@ -44,6 +51,41 @@ def measure(root: Path) -> None:
     cells.append(f"{max(waiting for _, waiting in rates):.1%}")
     threads = (os.environ["TF_NUM_INTRAOP_THREADS"], os.environ["OPENBLAS_NUM_THREADS"])
     print("|", " | ".join((*threads, *cells)), "|")
+
+
+def training_rates(
+    model: "CommandModel", source: "ClipSource", batch: "Batch", steps: int
+) -> tuple[list[float], float]:
+    """Clips per second of the network alone, of its data alone, and of both as in training.
+
+    Args:
+        model: Compiled.
+        source: Source of the batches.
+        batch: One of them, for the network alone.
+        steps: Number of batches for each.
+
+    Returns:
+        The three rates, and the share of the time in which the third waited for data.
+    """
+    from speech.training.batches import prefetch
+
+    clock = [time.perf_counter()]
+    for _ in range(steps):
+        model.train_on_batch(*batch)
+    clock.append(time.perf_counter())
+    for _ in zip(range(steps), source.batches(1), strict=False):
+        pass
+    clock.append(time.perf_counter())
+    waited, ahead = 0.0, prefetch(source.batches(2))
+    for _ in range(steps):
+        asked = time.perf_counter()
+        made = next(ahead)
+        waited += time.perf_counter() - asked
+        model.train_on_batch(*made)
+    clock.append(time.perf_counter())
+    ahead.close()
+    rates = steps * source.config.batch_size / np.diff(clock)
+    return rates.tolist(), waited / (clock[3] - clock[2])
 
 
 def main(root: Path) -> None:

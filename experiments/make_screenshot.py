@@ -1,7 +1,7 @@
 """Take pictures of the page: the one that the README shows, or every tab in every look.
 
-python docs/make_screenshot.py                      docs/app.png, the Live tab after seven words
-python docs/make_screenshot.py --all FOLDER         each tab, light and dark, 1280 and 390 wide
+python experiments/make_screenshot.py                 docs/app.png, the Live tab after seven words
+python experiments/make_screenshot.py --all FOLDER    each tab, light and dark, 1280 and 390 wide
 
 Into the browser's microphone goes the example with seven synthesised words. Wants the extras app
 and dev, and Chromium. A busy machine only makes it slower: the page is told to drop no sound.
@@ -25,9 +25,9 @@ from speech.web.models import ModelRegistry, warm_up
 from speech.web.page import EXAMPLES
 from speech.web.server import Address, serve
 
-DOCS = Path(__file__).parent
-MODEL = DOCS.parent / "saved_models" / "commands-8"
-README_PICTURE = DOCS / "app.png"
+PROJECT = Path(__file__).parents[1]
+MODEL = PROJECT / "saved_models" / "commands-8"
+README_PICTURE = PROJECT / "docs" / "app.png"
 WORDS = EXAMPLES / "seven_words.flac"
 MICROPHONE_RATE = 48_000
 WIDTHS = {"wide": 1280, "narrow": 390}

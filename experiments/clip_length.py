@@ -1,7 +1,7 @@
 """How should a clip shorter than a second reach the network: padded, and where, or at its length?
 
 Reading only the frames of the clip is what masking would do, exactly, since a masked LSTM skips the
-padded steps. Usage: python docs/experiments/clip_length.py CORPUS [MODEL]
+padded steps. Usage: python experiments/clip_length.py CORPUS [MODEL]
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Make the example clips of the File tab, by the speech synthesis of espeak-ng.
 
-python docs/make_clips.py
+python experiments/make_clips.py
 
 Nobody's voice is in them. The network learned from people; that it knows these words too is luck,
 and says nothing about how good it is.
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-FOLDER = Path(__file__).parents[1] / "speech" / "page" / "examples"
+FOLDER = Path(__file__).parents[1] / "speech" / "web" / "static" / "examples"
 RATE = 16_000
 PEAK = 0.5
 HISS = 0.001  # digital silence between the words would be unlike any room

@@ -1,6 +1,6 @@
 """How soon is a word on the page, what does a live session cost, and how soon is the page there?
 
-python docs/app_latency.py [--rounds N] [--markdown FILE]
+python experiments/app_latency.py [--rounds N] [--markdown FILE]
 
 Each round starts `python app.py`, opens the page in Chromium, lets the browser's microphone say the
 seven synthesised words that come along, twice, and notes when the Live tab shows which word. The
@@ -102,7 +102,7 @@ def page(
         [
             HEADING,
             "",
-            f"Made by `python docs/app_latency.py --rounds {len(rounds)} --markdown "
+            f"Made by `python experiments/app_latency.py --rounds {len(rounds)} --markdown "
             f"docs/performance.md`: Chromium "
             f"and the server on one machine of {os.cpu_count()} cores, {len(delays)} words shown "
             f"({spread}); session and start of each round: {each}.",
