@@ -4,11 +4,21 @@
 class SpeechError(Exception):
     """Base of every error whose message is meant for the user: expected, received, remedy.
 
+    Args:
+        message: The sentence.
+        parameter: Name of the parameter that mends it, in the function or class that the user
+            called; the command line names its option. "" where none does.
+
     Attributes:
         exit_code: Status with which the command line exits when this error reaches it.
+        parameter: As given.
     """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", *, parameter: str = "") -> None:
+        super().__init__(message)
+        self.parameter = parameter
 
 
 class AudioError(SpeechError):

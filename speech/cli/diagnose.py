@@ -1,15 +1,28 @@
-"""What this machine has for the project, and what to do about what it lacks."""
+"""The commands that say what is there: doctor, info, devices, mic-check and benchmark."""
 
 import contextlib
+import dataclasses
 import importlib.metadata
+import json
+import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import typer
+
+from speech.cli import options
+from speech.cli.console import console, progress, table, warn
+from speech.cli.options import DEFAULT_MODEL, SourceOptions, examples, grouped
+from speech.cli.train import command_line
 from speech.errors import MicrophoneError, SpeechError
 from speech.installation import install_command
-from speech.live.microphone import devices
+
+if TYPE_CHECKING:
+    from speech.recognizer import Recognizer
+
+app = typer.Typer()
 
 # where a package comes from: the extra that installs it, or "" for the core
 _PACKAGES = {
@@ -24,6 +37,168 @@ _PACKAGES = {
     "gradio": "app",
     "sounddevice": "mic",
 }
+
+
+@app.command(epilog=examples("speech doctor", "speech doctor --model saved_models/mine --json"))
+def doctor(
+    model: options.ModelOption = DEFAULT_MODEL,
+    as_json: options.AsJson = False,
+) -> None:
+    """Report versions, microphones, GPU and model, and what to do about what is missing."""
+    findings = examine(model)
+    if as_json:
+        typer.echo(json.dumps([finding._asdict() for finding in findings]))
+        return
+    rows = table("What", "Found", "What to do")
+    for finding in findings:
+        rows.add_row(*finding)
+    console().print(rows)
+
+
+@app.command(epilog=examples("speech info", "speech info saved_models/mine --all"))
+def info(
+    model: options.Model = DEFAULT_MODEL,
+    everything: options.AllFields = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show a model's labels, features and provenance."""
+    from speech.recognizer import load
+
+    recognizer = load(model)
+    known = {
+        "name": recognizer.name,
+        "file": recognizer.file,
+        "labels": list(recognizer.labels),
+        "features": recognizer.features.to_dict(),
+        "decoder": recognizer.decoder,
+        "provenance": recognizer.provenance,
+    }
+    if as_json:
+        typer.echo(json.dumps(known))
+        return
+    rows = table("Field", "Value")
+    for field, value in _flatten(known) if everything else _in_short(recognizer):
+        rows.add_row(field, value)
+    console().print(rows)
+
+
+@app.command(epilog=examples("speech devices", "speech devices --json"))
+def devices(as_json: options.JsonLines = False) -> None:
+    """List the microphones: the number or a part of the name chooses one with --device."""
+    from speech.live import microphone
+
+    rows = table("Number", "Name", "Channels", "Rate")
+    for device in microphone.devices():
+        rows.add_row(*map(str, device))
+        if as_json:
+            typer.echo(json.dumps(device._asdict()))
+    if not as_json:
+        console().print(rows)
+
+
+@app.command(
+    "mic-check", epilog=examples("speech mic-check", "speech mic-check --device usb --save me.wav")
+)
+@grouped
+def mic_check(
+    source: SourceOptions,
+    model: options.ModelOption = DEFAULT_MODEL,
+    seconds: options.Seconds = 5.0,
+    save: options.Save = None,
+    play: options.Play = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Measure a microphone for a few seconds, and say what to change in one sentence."""
+    from speech.files import replacing
+    from speech.live import mic_check as checking
+    from speech.live import microphone
+    from speech.recognizer import load
+
+    with contextlib.suppress(KeyboardInterrupt):
+        source.check()
+        rate = load(model).features.sample_rate
+        with source.open(rate) as blocks:
+            if source.is_microphone:
+                warn(f"say a few words, for {seconds:g} s")
+            recorded = checking.record(blocks, seconds)
+        levels = checking.measure(recorded.samples, recorded.sample_rate)
+        fields = checking.fields(recorded, levels)
+        waveform = checking.as_model_input(recorded, rate)
+        if save is not None:
+            with replacing(save) as part:
+                part.write_bytes(checking.wav_bytes(waveform, rate))
+        if as_json:
+            typer.echo(json.dumps(fields))
+        else:
+            rows = table("What", "Measured")
+            for what, measured in checking.described(fields):
+                rows.add_row(what, measured)
+            console().print(rows)
+            typer.echo(fields["advice"])
+        if play:
+            with microphone.quiet_libraries():
+                microphone.play(waveform, rate)
+
+
+@app.command(epilog=examples("speech benchmark", "speech benchmark --data my_words --rounds 3"))
+def benchmark(
+    model: options.Model = DEFAULT_MODEL,
+    data: options.RealClips = None,
+    rounds: options.Rounds = 5,
+    markdown: options.Markdown = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Measure size, start, latency, throughput, live cost and training against a baseline."""
+    from speech.files import write_text
+    from speech.training import benchmark as bench
+
+    with progress("Measuring") as on_progress:
+        measures = bench.benchmark(model, data, rounds, on_progress)
+    if markdown is not None:
+        write_text(markdown, bench.markdown(measures, command_line()))
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(m) for m in measures]))
+        return
+    rows = table("What", "Way", "Median", "Spread", "Against the baseline")
+    for row in bench.table(measures):
+        rows.add_row(*row)
+    console().print(rows)
+
+
+def _in_short(recognizer: "Recognizer") -> Iterator[tuple[str, str]]:
+    """What a user of the model wants to know; a model of another maker may lack some of it."""
+    features, provenance = recognizer.features, recognizer.provenance
+    yield "Name", recognizer.name
+    yield "File", recognizer.file
+    yield "Labels", ", ".join(recognizer.labels)
+    yield "Input", f"{features.clip_seconds:g} s of sound at {features.sample_rate} Hz"
+    yield (
+        "Features",
+        f"{features.n_mfcc} MFCC of {features.n_mels} mel bands, "
+        f"{1000 * features.window_seconds:g} ms every {1000 * features.hop_seconds:g} ms",
+    )
+    thresholds = (recognizer.decoder.get("thresholds") or {}).items()
+    if thresholds:
+        yield "Live thresholds", ", ".join(f"{label} {value:g}" for label, value in thresholds)
+    corpus = provenance.get("corpus")
+    if isinstance(corpus, Mapping):
+        yield "Trained on", f"{corpus.get('name', '?')}, {corpus.get('clips', '?')} clips"
+    for name in ("parameters", "seed", "command"):
+        if name in provenance:
+            yield name.capitalize(), str(provenance[name])
+
+
+def _flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            yield f"{prefix}{name}", ", ".join(map(str, value))
+        else:
+            yield f"{prefix}{name}", str(value)
+
+
+# --- what the doctor looks at --------------------------------------------------------------------
 
 
 class Finding(NamedTuple):
@@ -52,6 +227,8 @@ def _versions() -> Iterator[Finding]:
 
 
 def _sound() -> Finding:
+    from speech.live.microphone import devices
+
     try:
         names = [device.name for device in devices()]
     except MicrophoneError as error:
@@ -62,6 +239,7 @@ def _sound() -> Finding:
 
 
 def _gpu() -> Finding:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         import tensorflow as tf
     except ImportError:

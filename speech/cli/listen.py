@@ -1,4 +1,4 @@
-"""The commands that hear: recognize, listen and scan."""
+"""The commands that use a model: recognize, listen and scan."""
 
 import contextlib
 import dataclasses
@@ -6,31 +6,30 @@ import json
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from speech.cli import score
-from speech.cli.console import DEFAULT_MODEL, ModelOption, console, progress, table
+from speech.cli import options
+from speech.cli.console import console, progress, table, warn
+from speech.cli.options import DEFAULT_MODEL, SourceOptions, examples, grouped
 from speech.errors import AudioError
 
 if TYPE_CHECKING:
     from speech.live.scan import Timeline
-    from speech.live.session import Source
 
 app = typer.Typer()
-app.add_typer(score.app)
 
 
-@app.command()
+@app.command(epilog=examples("speech recognize yes.wav", "speech recognize recordings/ --json"))
 def recognize(
-    sources: Annotated[list[Path], typer.Argument(help="Audio files, or folders of them.")],
-    model: ModelOption = DEFAULT_MODEL,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    sources: options.Recordings,
+    model: options.ModelOption = DEFAULT_MODEL,
+    as_json: options.JsonLines = False,
 ) -> None:
-    """Say which word each recording holds (of a long one: its loudest second)."""
+    """Classify each recording as one command. Of a long one, the loudest second counts."""
     from speech.recognizer import load
 
     recognizer = load(model)
@@ -38,91 +37,104 @@ def recognize(
     failed = False
     for path in _audio_files(sources):
         try:
-            heard = recognizer.recognize(path)
+            prediction = recognizer.recognize(path)
         except AudioError as error:
             failed = True
-            typer.echo(f"speech: {error}", err=True)
+            warn(str(error))
             continue
         if as_json:
-            typer.echo(json.dumps({"file": str(path), **dataclasses.asdict(heard)}))
+            typer.echo(json.dumps({"file": str(path), **dataclasses.asdict(prediction)}))
         else:
-            rows.add_row(str(path), heard.label, f"{heard.probability:.3f}")
+            rows.add_row(str(path), prediction.label, f"{prediction.probability:.3f}")
     if rows.row_count:
         console().print(rows)
     if failed:
         raise typer.Exit(AudioError.exit_code)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "speech listen",
+        "speech listen --device usb --exec 'echo {label}'",
+        "speech listen --wav words.wav --json",
+        "arecord -q -f S16_LE -r 16000 -t raw | speech listen --stdin --rate 16000",
+    )
+)
+@grouped
 def listen(
-    model: ModelOption = DEFAULT_MODEL,
-    device: Annotated[str, typer.Option(help="Number or part of a microphone's name.")] = "",
-    show: Annotated[bool, typer.Option("--list", help="Only show the microphones.")] = False,
-    stdin: Annotated[bool, typer.Option("--stdin", help="Hear raw 16-bit mono PCM.")] = False,
-    rate: Annotated[int | None, typer.Option(help="Of --stdin.", show_default="model's")] = None,
-    wav: Annotated[Path | None, typer.Option(help="Hear a file.", show_default=False)] = None,
-    realtime: Annotated[bool, typer.Option("--realtime", help="At the pace of --wav.")] = False,
-    threshold: Annotated[float | None, typer.Option(min=0.01, max=1, help="For all words.")] = None,
-    execute: Annotated[str, typer.Option("--exec", help="Start 'COMMAND {label}' each time.")] = "",
-    channels: Annotated[
-        int | None,
-        typer.Option(min=1, max=64, help="Of the microphone.", show_default="one, or the fewest"),
-    ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Only measure the microphone.")] = False,
-    seconds: Annotated[float, typer.Option(min=1, max=60, help="Length of --check.")] = 5.0,
-    save: Annotated[
-        Path | None,
-        typer.Option(help="A WAV file for what --check heard, as the model hears it."),
-    ] = None,
-    play: Annotated[bool, typer.Option("--play", help="Play what --check heard.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    source: SourceOptions,
+    model: options.ModelOption = DEFAULT_MODEL,
+    threshold: options.Threshold = None,
+    execute: options.Execute = "",
+    as_json: options.JsonLines = False,
 ) -> None:
-    """Tell commands as they are spoken into a microphone, a pipe or a file; Ctrl-C ends it."""
+    """Detect commands live from a microphone, pipe or file. Ctrl-C ends it."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
-        from speech.live import session as live
+        from speech.cli.detections import CLEAR, Launcher, live_lines
+        from speech.detection import Detection
+        from speech.live import session
         from speech.recognizer import load
 
-        if show:
-            _print_microphones(as_json)
-            return
-        try:
-            launcher = stack.enter_context(live.Launcher(execute)) if execute else None
-            pcm = sys.stdin.buffer if stdin else None
-            source = live.Source(device, pcm, rate, wav, realtime, channels)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from error
+        source.check()
+        launcher = stack.enter_context(Launcher(execute)) if execute else None
         recognizer = load(model)
-        if check or save or play:
-            _check(source, recognizer.features.sample_rate, seconds, save, play, as_json)
-            return
-        decoder = live.decoder_for(recognizer, threshold)
+        decoder = session.decoder_for(recognizer, threshold)
         blocks = stack.enter_context(source.open(recognizer.features.sample_rate))
         width = shutil.get_terminal_size().columns if sys.stderr.isatty() and not as_json else 0
-        stack.callback(typer.echo, live.CLEAR if width else "", nl=False, err=True)
-        for item in live.listen(blocks, decoder, launcher):
-            out, err = live.rendered(item, as_json, width)
-            typer.echo(err, nl=False, err=True)
-            typer.echo(out, nl=False)
+        stack.callback(typer.echo, CLEAR if width else "", nl=False, err=True)
+        for item in session.run(blocks, decoder):
+            items = [item]
+            if launcher is not None and isinstance(item, Detection):
+                items += launcher.run(item)
+            for each in items:
+                out, err = live_lines(each, as_json, width)
+                typer.echo(err, nl=False, err=True)
+                typer.echo(out, nl=False)
 
 
-@app.command()
+@dataclasses.dataclass(frozen=True)
+class TimelineFiles:
+    """What a scan writes besides its table."""
+
+    csv: options.Csv = None
+    audacity: options.Audacity = None
+    png: options.Png = None
+
+    def write(self, timelines: "Sequence[Timeline]", commands: list[str], several: bool) -> None:
+        """Write what was asked for; of several recordings, labels and pictures are folders."""
+        from speech.data.annotations import audacity_text
+        from speech.files import write_text
+        from speech.live.scan import csv_of, words_of
+
+        if self.csv is not None:
+            write_text(self.csv, csv_of(timelines))
+        for target, timeline in _targets(self.audacity, ".txt", timelines, several):
+            write_text(target, audacity_text(words_of(timeline)))
+        for target, timeline in _targets(self.png, ".png", timelines, several):
+            from speech.evaluation import plots
+
+            detections = [(d.time, d.label) for d in timeline.detections]
+            figure = plots.timeline(
+                detections, timeline.seconds, commands, title=timeline.path.name
+            )
+            plots.save(figure, target)
+
+
+@app.command(
+    epilog=examples(
+        "speech scan meeting.flac", "speech scan recordings/ --csv commands.csv --png pictures"
+    )
+)
+@grouped
 def scan(
-    sources: Annotated[list[Path], typer.Argument(help="Long recordings, or folders of them.")],
-    model: ModelOption = DEFAULT_MODEL,
-    threshold: Annotated[float | None, typer.Option(min=0.01, max=1, help="For all words.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
-    csv: Annotated[Path | None, typer.Option(help="Write a CSV file.", show_default=False)] = None,
-    audacity: Annotated[
-        Path | None,
-        typer.Option(help="Write labels for Audacity; of several files, this is a folder."),
-    ] = None,
-    png: Annotated[
-        Path | None, typer.Option(help="Write a picture; of several files, this is a folder.")
-    ] = None,
+    sources: options.Recordings,
+    files: TimelineFiles,
+    model: options.ModelOption = DEFAULT_MODEL,
+    threshold: options.Threshold = None,
+    as_json: options.JsonLines = False,
 ) -> None:
-    """Find the commands in long recordings: when each of them is said."""
-    from speech.files import write_text
+    """Find commands and their times in long recordings."""
     from speech.labels import commands
     from speech.live import scan as scanning
     from speech.live.session import decoder_for
@@ -136,92 +148,34 @@ def scan(
     failed = False
     for path in paths:
         try:
-            with progress(path.name, in_bytes=True) as tell:
-                timelines.append(scanning.scan(recognizer, path, config, tell))
+            with progress(path.name, in_bytes=True) as on_progress:
+                timelines.append(scanning.scan(recognizer, path, config, on_progress))
         except AudioError as error:
             failed = True
-            typer.echo(f"speech: {error}", err=True)
+            warn(str(error))
             continue
-        for found in scanning.fields(timelines[-1]):
+        for row in scanning.fields(timelines[-1]):
             if as_json:
-                typer.echo(json.dumps(found))
-            at = scanning.clock(found["time"])
-            rows.add_row(found["file"], at, found["label"], f"{found['probability']:.2f}")
+                typer.echo(json.dumps(row))
+            at = scanning.clock(row["time"])
+            rows.add_row(row["file"], at, row["label"], f"{row['probability']:.2f}")
     if not as_json and timelines:
         console().print(rows)
-    if csv is not None:
-        write_text(csv, scanning.csv_of(timelines))
-    _write_each(timelines, list(commands(recognizer.labels)), len(paths) > 1, audacity, png)
+    files.write(timelines, list(commands(recognizer.labels)), len(paths) > 1)
     if failed:
         raise typer.Exit(AudioError.exit_code)
 
 
-def _write_each(
-    timelines: "list[Timeline]",
-    commands: list[str],
-    several: bool,
-    audacity: Path | None,
-    png: Path | None,
-) -> None:
-    from speech.data.annotations import audacity_text
-    from speech.files import write_text
-    from speech.live.scan import file_names, words_of
+def _targets(
+    where: Path | None, suffix: str, timelines: "Sequence[Timeline]", several: bool
+) -> "Iterator[tuple[Path, Timeline]]":
+    from speech.live.scan import file_names
 
-    def targets(where: Path | None, suffix: str) -> "Iterator[tuple[Path, Timeline]]":
-        if where is None:
-            return
-        names = file_names([t.path for t in timelines], suffix) if timelines else []
-        for name, timeline in zip(names, timelines, strict=True):
-            yield (where / name if several else where), timeline
-
-    for target, timeline in targets(audacity, ".txt"):
-        write_text(target, audacity_text(words_of(timeline)))
-    for target, timeline in targets(png, ".png"):
-        from speech.evaluation import plots
-
-        found = [(d.time, d.label) for d in timeline.detections]
-        figure = plots.timeline(found, timeline.seconds, commands, title=timeline.path.name)
-        plots.save(figure, target)
-
-
-def _check(
-    source: "Source", rate: int, seconds: float, save: Path | None, play: bool, as_json: bool
-) -> None:
-    from speech.files import replacing
-    from speech.live import mic_check, microphone
-
-    with source.open(rate) as blocks:
-        if source.wav is None and source.pcm is None:
-            typer.echo(f"speech: say a few words, for {seconds:g} s", err=True)
-        recorded = mic_check.record(blocks, seconds)
-    found = mic_check.fields(recorded, mic_check.measure(recorded.samples, recorded.sample_rate))
-    heard = mic_check.as_heard(recorded, rate)
-    if save is not None:
-        with replacing(save) as part:
-            part.write_bytes(mic_check.wav_bytes(heard, rate))
-    if as_json:
-        typer.echo(json.dumps(found))
-    else:
-        rows = table("What", "Measured")
-        for what, measured in mic_check.described(found):
-            rows.add_row(what, measured)
-        console().print(rows)
-        typer.echo(found["advice"])
-    if play:
-        with microphone.quiet_libraries():
-            microphone.play(heard, rate)
-
-
-def _print_microphones(as_json: bool) -> None:
-    from speech.live.microphone import devices
-
-    rows = table("Number", "Name", "Channels", "Rate")
-    for found in devices():
-        rows.add_row(*map(str, found))
-        if as_json:
-            typer.echo(json.dumps(found._asdict()))
-    if not as_json:
-        console().print(rows)
+    if where is None or not timelines:
+        return
+    names = file_names([timeline.path for timeline in timelines], suffix)
+    for name, timeline in zip(names, timelines, strict=True):
+        yield (where / name if several else where), timeline
 
 
 def _audio_files(sources: list[Path]) -> Iterator[Path]:

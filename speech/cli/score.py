@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from speech.cli.console import DEFAULT_MODEL, AsJson, console, progress, table
+from speech.cli.console import console, progress, table
+from speech.cli.options import DEFAULT_MODEL, AsJson
 
 if TYPE_CHECKING:
     from speech.evaluation.synthetic_streams import Plan

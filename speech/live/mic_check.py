@@ -1,4 +1,4 @@
-"""The microphone doctor: a few seconds of sound, what is wrong with them, and what to change."""
+"""Microphone check: levels of a few seconds of sound, what is wrong with them, what to change."""
 
 import dataclasses
 import io
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from speech.audio import load_audio, scale_to_float
+from speech.audio import load_audio, scale_to_float, to_int16
 from speech.errors import AudioError, MicrophoneError
 from speech.live.microphone import Block, Device
 from speech.live.session import HINTS
@@ -150,7 +150,9 @@ def advice(levels: Levels, dropped: int = 0, overflows: int = 0) -> str:
             f"samples {overflows} times in the sound system."
         )
     if silent and len(silent) < len(levels.channels_db):
-        return f"Channel {silent[0] + 1} is silent: record with --channels 1, or check the cable."
+        return (
+            f"Channel {silent[0] + 1} is silent: record another channel alone, or check the cable."
+        )
     if abs(levels.offset) > _OFFSET:
         return (
             f"Try another input or sound card: the signal lies {levels.offset:+.1%} of full scale "
@@ -173,8 +175,8 @@ def _decibels(amplitude: float) -> float:
     return max(20 * math.log10(amplitude), _SILENT_DB) if amplitude > 0 else _SILENT_DB
 
 
-def as_heard(recorded: Recorded, sample_rate: int) -> npt.NDArray[np.float32]:
-    """The sound as the model hears it: float32 (n,), mono, at its rate."""
+def as_model_input(recorded: Recorded, sample_rate: int) -> npt.NDArray[np.float32]:
+    """The sound as the model gets it: float32 (n,), mono, at its rate in Hz."""
     pair = (recorded.samples, recorded.sample_rate)
     return load_audio(pair, sample_rate, max_seconds=len(recorded.samples))  # any length is right
 
@@ -186,7 +188,7 @@ def wav_bytes(waveform: npt.NDArray[np.float32], sample_rate: int) -> bytes:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(sample_rate)
-        file.writeframes(np.clip(np.round(waveform * 32768), -32768, 32767).astype("<i2").tobytes())
+        file.writeframes(to_int16(waveform).astype("<i2").tobytes())
     return content.getvalue()
 
 

@@ -67,7 +67,7 @@ def devices() -> list[Device]:
         MicrophoneError: sounddevice or PortAudio is missing, no sound system answers, or it has no
             input.
     """
-    found = [device for device in _everything() if device.channels > 0]
+    found = [device for device in _query_devices() if device.channels > 0]
     if not found:
         raise MicrophoneError(
             "expected a microphone, got none; plug one in, or start the sound server"
@@ -87,8 +87,8 @@ def play(samples: npt.NDArray[np.float32], sample_rate: int) -> None:
         sd.wait()
     except sd.PortAudioError as error:
         raise MicrophoneError(
-            f"expected a loudspeaker to play to, got the error {_told_by(error)[0]!r}; "
-            "plug one in, or leave out --play"
+            f"expected a loudspeaker to play to, got the error {_portaudio_error(error)[0]!r}; "
+            "plug one in"
         ) from error
 
 
@@ -160,7 +160,7 @@ class Microphone:
             MicrophoneError: As ``devices``; no such device, more than one of that name, fewer
                 channels than wanted, or it cannot be opened, for example since it is busy.
         """
-        _patiently(self._open)
+        _run_interruptible(self._open)
         return self
 
     def __exit__(
@@ -169,7 +169,7 @@ class Microphone:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _patiently(self._close, _CLOSE_SECONDS)
+        _run_interruptible(self._close, _CLOSE_SECONDS)
 
     def blocks(self) -> Iterator[Block]:
         """Sound as it comes, for ever; a device that is lost is looked for until it is back."""
@@ -180,14 +180,14 @@ class Microphone:
             except queue.Empty:
                 if self._alive():
                     continue
-                yield self._told(rate, "lost", "the microphone was lost; waiting for it")
+                yield self._event(rate, "lost", "the microphone was lost; waiting for it")
                 self._reopen()
                 name = self.opened.name if self.opened else "?"
-                yield self._told(rate, "back", f"the microphone is back: {name}")
+                yield self._event(rate, "back", f"the microphone is back: {name}")
             else:
                 yield Block(samples, rate, dropped=self.dropped, overflows=self.overflows)
 
-    def _told(self, rate: int, event: Literal["lost", "back"], message: str) -> Block:
+    def _event(self, rate: int, event: Literal["lost", "back"], message: str) -> Block:
         nothing = np.zeros((0, 1), np.int16)
         return Block(nothing, rate, event, message, self.dropped, self.overflows)
 
@@ -212,11 +212,12 @@ class Microphone:
                     failure = error
                 else:
                     return
-        reason, code = _told_by(failure)
+        reason, code = _portaudio_error(failure)
         got = "one that is busy" if code == _BUSY else f"the error {reason!r}"
         raise MicrophoneError(
             f"device {device.number} {device.name!r}: expected a microphone that can be opened, "
-            f"got {got}; close other programs that use it, or choose another (speech listen --list)"
+            f"got {got}; close other programs that use it, or choose another",
+            parameter="device",
         ) from failure
 
     def _channels(self, device: Device) -> tuple[int, ...]:
@@ -226,7 +227,8 @@ class Microphone:
         if not 1 <= wanted <= min(device.channels, MAX_CHANNELS):
             raise MicrophoneError(
                 f"device {device.number} {device.name!r}: expected 1 to "
-                f"{min(device.channels, MAX_CHANNELS)} channels, got {wanted}; choose as many"
+                f"{min(device.channels, MAX_CHANNELS)} channels, got {wanted}; choose as many",
+                parameter="channels",
             )
         return (wanted,)
 
@@ -256,21 +258,23 @@ class Microphone:
                 wanted = int(sd.query_devices(None, "input")["index"])
             except (sd.PortAudioError, ValueError) as error:
                 raise MicrophoneError(
-                    f"expected a default input, got none; choose with --device one of {listed}"
+                    f"expected a default input, got none; choose one of {listed}",
+                    parameter="device",
                 ) from error
         elif self.opened is not None and isinstance(wanted, int):
             wanted = _HW.sub("", self.opened.name)
-        chosen = _matching(found, wanted)
+        chosen = _find_devices(found, wanted)
         if self.opened is not None and len(chosen) > 1:
             chosen = [d for d in chosen if d.number == self.opened.number] or chosen[:1]
         if len(chosen) == 1:
             return chosen[0]
         got = "more than one of that name" if chosen else "no such input"
-        if not chosen and _matching(_everything(), wanted):
+        if not chosen and _find_devices(_query_devices(), wanted):
             got = "one that has no input channels"
         raise MicrophoneError(
             f"device {wanted!r}: expected one of {listed}, got {got}; "
-            "choose with --device a number or more of the name"
+            "choose by number, or with more of the name",
+            parameter="device",
         )
 
     def _receive(
@@ -296,10 +300,10 @@ class Microphone:
                 stream.close(ignore_errors=True)
 
     def _reopen(self) -> None:
-        _patiently(self._close)
+        _run_interruptible(self._close)
         while True:
             try:
-                return _patiently(self._look_again)
+                return _run_interruptible(self._look_again)
             except MicrophoneError:
                 time.sleep(_RETRY_SECONDS)
 
@@ -313,13 +317,13 @@ class Microphone:
         self._open()
 
 
-def _told_by(error: Exception | None) -> tuple[str, int]:
+def _portaudio_error(error: Exception | None) -> tuple[str, int]:
     # the str of a PortAudioError asks PortAudio, which may be what is gone
     args = error.args if error else ()
     return str(args[0]) if args else "unknown", args[1] if len(args) > 1 else 0
 
 
-def _matching(found: list[Device], wanted: int | str) -> list[Device]:
+def _find_devices(found: list[Device], wanted: int | str) -> list[Device]:
     if isinstance(wanted, int):
         return [device for device in found if device.number == wanted]
     name = wanted.lower()
@@ -327,13 +331,14 @@ def _matching(found: list[Device], wanted: int | str) -> list[Device]:
     return exact or [device for device in found if name in device.name.lower()]
 
 
-def _everything() -> list[Device]:
+def _query_devices() -> list[Device]:
     sd = _sounddevice()
     try:
         found = sd.query_devices()
     except sd.PortAudioError as error:
         raise MicrophoneError(
-            f"expected a sound system, got the error {_told_by(error)[0]!r}; start the sound server"
+            f"expected a sound system, got the error {_portaudio_error(error)[0]!r}; "
+            "start the sound server"
         ) from error
     return [
         Device(number, d["name"], d["max_input_channels"], round(d["default_samplerate"]))
@@ -341,7 +346,7 @@ def _everything() -> list[Device]:
     ]
 
 
-def _patiently(action: Callable[[], None], seconds: float | None = None) -> None:
+def _run_interruptible(action: Callable[[], None], seconds: float | None = None) -> None:
     """Do it in another thread and wait for it, which Ctrl-C interrupts; not for ever."""
     done = threading.Event()
     failure: list[Exception] = []
@@ -360,7 +365,9 @@ def _patiently(action: Callable[[], None], seconds: float | None = None) -> None
     finally:
         if not done.is_set():
             # it would hang in the same way when Python ends
-            atexit.unregister(getattr(sys.modules.get("sounddevice"), "_exit_handler", _patiently))
+            atexit.unregister(
+                getattr(sys.modules.get("sounddevice"), "_exit_handler", _run_interruptible)
+            )
     if failure:
         raise failure[0]
 

@@ -86,7 +86,7 @@ class Listener:
         with self._lock:
             if lost:
                 self._session.skip(lost)
-            return self._messages(self._session.hear(Block(samples, hertz)))
+            return self._messages(self._session.push(Block(samples, hertz)))
 
     def end(self) -> list[Message]:
         """The last words, which were not decided yet."""

@@ -128,7 +128,7 @@ def test_a_bad_file_among_good_ones_is_named_and_the_others_are_recognised(
         (("train", "--data", "/nowhere"), 4, "/nowhere: expected the folder of a corpus"),
         (("train", "--labels", "yes"), 4, "labels 'yes': expected one of"),
         (("train", "--config", "pyproject.toml"), 5, "expected the config.json of a run"),
-        (("prepare", "--recipe", "songs"), 4, "recipe 'songs': expected one of"),
+        (("prepare", "--dataset", "songs"), 4, "dataset 'songs': expected one of"),
         (("evaluate", "MODEL", "--split", "all"), 2, "expected validation or test"),
         (("sing",), 2, "No such command"),
         (("train", "--epochs", "0"), 2, "greater than or equal to 1"),
@@ -154,7 +154,10 @@ def test_info_tells_labels_features_and_provenance(model_folder):
     known = json.loads(speech("info", model_folder, "--json").stdout)
     assert known["labels"] == list(LABELS)
     assert known["features"] == tiny.FEATURES.to_dict()
-    assert "features.hop_seconds" in speech("info", model_folder).stdout
+    assert "features.hop_seconds" in speech("info", model_folder, "--all").stdout
+    short = speech("info", model_folder).stdout
+    assert ", ".join(LABELS) in short
+    assert len(short.splitlines()) < 20
 
 
 def test_doctor_says_what_is_there_and_what_to_do(tmp_path):

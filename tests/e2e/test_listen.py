@@ -17,8 +17,8 @@ import pytest
 import soundfile
 
 from speech.audio import load_audio
+from speech.cli.detections import CLEAR
 from speech.live.microphone import Microphone, devices
-from speech.live.session import CLEAR
 from tests.e2e import sound_card
 from tests.e2e.sound_card import SoundCard
 from tests.e2e.tones import RATE, said
@@ -42,12 +42,20 @@ def words(tmp_path_factory) -> Path:
     return write(tmp_path_factory.mktemp("words") / "words.wav", said(WORDS, 5.0))
 
 
-def command(*arguments: object, program: str = "tests.e2e.tones") -> list[str]:
-    return [sys.executable, "-m", program, "listen", *map(str, arguments)]
+def command(
+    *arguments: object, name: str = "listen", program: str = "tests.e2e.tones"
+) -> list[str]:
+    return [sys.executable, "-m", program, name, *map(str, arguments)]
+
+
+def speech(name: str, *arguments: object, **given: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments, name=name), capture_output=True, text=True, cwd=ROOT, **given
+    )
 
 
 def listen(*arguments: object, **given: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, cwd=ROOT, **given)
+    return speech("listen", *arguments, **given)
 
 
 class Listener:
@@ -175,12 +183,26 @@ def test_a_terminal_shows_one_live_line_beside_the_detections(words):
         (("--stdin", "--exec", "no-such-program {label}"), 2, "got 'no-such-program'"),
         (("--stdin", "--threshold", "2"), 2, "less than or equal to 1"),
         (("--stdin", "--channels", "2"), 2, "expected --channels of a microphone"),
-        (("--check", "--stdin"), 3, "expected sound, got none"),
-        (("--check", "--wav", "nothing.wav"), 3, "nothing.wav: expected an audio file"),
     ],
 )
 def test_bad_input_gives_one_line_and_its_exit_code(arguments, code, message):
     result = listen(*arguments, stdin=subprocess.DEVNULL)
+    is_one_line(result, code, message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--stdin",), 3, "expected sound, got none"),
+        (("--wav", "nothing.wav"), 3, "nothing.wav: expected an audio file"),
+        (("--seconds", "0"), 2, "0 is not in the range"),
+    ],
+)
+def test_a_check_of_bad_input_gives_one_line_and_its_exit_code(arguments, code, message):
+    is_one_line(speech("mic-check", *arguments, stdin=subprocess.DEVNULL), code, message)
+
+
+def is_one_line(result: subprocess.CompletedProcess[str], code: int, message: str) -> None:
     assert result.returncode == code, result.stderr
     assert message in re.sub(r"[│\s]+", " ", result.stderr)
     assert "Traceback" not in result.stderr
@@ -190,23 +212,26 @@ def test_bad_input_gives_one_line_and_its_exit_code(arguments, code, message):
 
 def test_a_check_says_what_was_heard_and_saves_it_as_the_model_hears_it(words, tmp_path):
     saved = tmp_path / "heard.wav"
-    found = json.loads(listen("--check", "--wav", words, "--json", "--save", saved).stdout)
+    found = json.loads(speech("mic-check", "--wav", words, "--json", "--save", saved).stdout)
     assert found["seconds"] == pytest.approx(5.0)
     assert found["recorded_rate"] == RATE
     assert found["clipped"] == found["dropped"] == 0
     assert found["snr_db"] == pytest.approx(found["level_db"] - found["floor_db"])
     samples, rate = soundfile.read(saved, dtype="float32")
     np.testing.assert_allclose(samples, load_audio(words, rate), atol=1 / 32768)
-    shown = listen("--check", "--wav", words, "--seconds", "2")
+    shown = speech("mic-check", "--wav", words, "--seconds", "2")
     assert shown.returncode == 0, shown.stderr
     assert "2.0 s" in shown.stdout
     assert shown.stdout.splitlines()[-1] == found["advice"]
 
 
-@pytest.mark.parametrize("arguments", [(), ("--list",), ("--device", "usb"), ("--check",)])
+@pytest.mark.parametrize(
+    "arguments", [("listen",), ("devices",), ("listen", "--device", "usb"), ("mic-check",)]
+)
 def test_without_portaudio_its_installation_is_told(arguments, tmp_path):
     (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')")
-    result = listen(*arguments, env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    result = speech(*arguments, env=os.environ | {"PYTHONPATH": path})
     assert result.returncode == 6
     assert "apt-get install libportaudio2" in result.stderr
     assert len(result.stderr.splitlines()) == 1
@@ -359,10 +384,10 @@ def test_a_sound_server_that_hangs_does_not_hold_up_ctrl_c(card, start):
 
 @pytest.mark.sound
 def test_list_shows_the_card_and_an_unknown_device_is_refused_with_those_there_are(card):
-    shown = [json.loads(line) for line in listen("--list", "--json").stdout.splitlines()]
+    shown = [json.loads(line) for line in speech("devices", "--json").stdout.splitlines()]
     assert sound_card.DEVICE in [device["name"] for device in shown]
     assert set(shown[0]) == {"number", "name", "channels", "sample_rate"}
-    assert sound_card.DEVICE in listen("--list").stdout
+    assert sound_card.DEVICE in speech("devices").stdout
     refused = listen("--device", "piano")
     assert refused.returncode == 6
     assert "device 'piano': expected one of " in refused.stderr
@@ -373,9 +398,9 @@ def test_list_shows_the_card_and_an_unknown_device_is_refused_with_those_there_a
 @pytest.mark.sound
 def test_a_check_measures_the_card_and_plays_to_it_what_it_heard(card, tone, folder):
     heard = folder / "heard.wav"
-    arguments = ("--check", "--seconds", "5", "--device", sound_card.DEVICE, "--json")
+    arguments = ("--seconds", "5", "--device", sound_card.DEVICE, "--json")
     checking = subprocess.Popen(
-        command(*arguments, "--save", heard),
+        command(*arguments, "--save", heard, name="mic-check"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -395,7 +420,7 @@ def test_a_check_measures_the_card_and_plays_to_it_what_it_heard(card, tone, fol
     loud = np.flatnonzero(np.abs(samples) > 0.2)
     assert is_whole_tone(32768 * samples[loud[0] + rate // 20 : loud[-1] - rate // 20], rate)
     with Microphone(sound_card.DEVICE) as microphone:
-        playing = subprocess.Popen(command("--check", "--wav", tone, "--play"), cwd=ROOT)
+        playing = subprocess.Popen(command("--wav", tone, "--play", name="mic-check"), cwd=ROOT)
         again, heard_at = record(microphone, 20)
         assert playing.wait() == 0
     # a player that is short of time leaves gaps, but plays no other pitch

@@ -14,7 +14,7 @@ from speech.errors import AudioError, MicrophoneError
 from speech.live.mic_check import (
     Recorded,
     advice,
-    as_heard,
+    as_model_input,
     described,
     fields,
     measure,
@@ -159,7 +159,7 @@ def test_a_microphone_that_is_lost_and_a_source_without_sound_are_refused(refuse
 def test_what_is_saved_is_what_the_model_hears(rate):
     stereo = np.repeat(spoken(rate=rate)[:, np.newaxis], 2, axis=1)
     recorded = Recorded(stereo, rate, None, 0, 0)
-    heard = as_heard(recorded, RATE)
+    heard = as_model_input(recorded, RATE)
     np.testing.assert_array_equal(heard, load_audio((stereo, rate), RATE))
     samples, saved_rate = soundfile.read(io.BytesIO(wav_bytes(heard, RATE)), dtype="float32")
     assert saved_rate == RATE

@@ -196,7 +196,7 @@ def test_without_any_device_one_has_to_be_plugged_in(card, refused):
 
 def test_without_a_default_the_others_are_named(card, refused):
     card.default = 9
-    assert "with --device one of 1 'Built-in" in refused(MicrophoneError, opened)
+    assert "choose one of 1 'Built-in" in refused(MicrophoneError, opened)
 
 
 def test_without_a_sound_system_there_is_a_sentence(card, refused, monkeypatch):

@@ -1,0 +1,311 @@
+"""Every option of the command line, declared once, and the way a command takes several as one."""
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from speech.live.microphone import Block
+
+DEFAULT_MODEL = Path("saved_models/commands-8")
+DEFAULT_DATA = Path("datasets/speech_commands_v0.02")
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def grouped(command: Command) -> Command:
+    """Let a command take dataclasses whose fields are options: typer sees the fields one by one.
+
+    So a command with many options is a function of a few parameters, and what belongs together
+    travels together.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {
+        n: hint for n, hint in hints.items() if dataclasses.is_dataclass(hint)
+    }
+    fields = {name: get_type_hints(group, include_extras=True) for name, group in groups.items()}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name in groups:
+            parameters += [
+                inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=field.default,
+                    annotation=fields[name][field.name],
+                )
+                for field in dataclasses.fields(groups[name])
+            ]
+        else:
+            kind = inspect.Parameter.KEYWORD_ONLY
+            parameters.append(parameter.replace(annotation=hints[name], kind=kind))
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field: values.pop(field) for field in fields[name]})
+        command(**values)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run  # type: ignore[return-value]
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help: command lines that can be copied."""
+    return "\n".join(("Examples:", *(f"  {line}" for line in lines)))
+
+
+def _models(incomplete: str) -> Iterator[str]:
+    """Model folders whose name or path begins so, for the shell's completion."""
+    for folder in sorted(DEFAULT_MODEL.parent.glob("*/")):
+        for name in (folder.name, str(folder)):
+            if name.startswith(incomplete):
+                yield str(folder)
+                break
+
+
+def _recipes(incomplete: str) -> Iterator[str]:
+    from speech.data.datasets import datasets_folder
+
+    for path in sorted((datasets_folder() / "recipes").glob("*.toml")):
+        if path.stem.startswith(incomplete):
+            yield path.stem
+
+
+def _datasets(incomplete: str) -> Iterator[str]:
+    from speech.data.datasets import dataset_specs
+
+    yield from (name for name in dataset_specs() if name.startswith(incomplete))
+
+
+# --- what several commands take -----------------------------------------------------------------
+
+Model = Annotated[Path, typer.Argument(help="Model folder or model file.", autocompletion=_models)]
+ModelOption = Annotated[
+    Path, typer.Option("--model", help="Model folder or model file.", autocompletion=_models)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01, max=1, show_default="the model's",
+        help="Detection threshold for all commands (0-1).",
+    ),
+]  # fmt: skip
+Recordings = Annotated[list[Path], typer.Argument(help="Audio files, or folders of them.")]
+Data = Annotated[Path, typer.Option(help="Folder of the corpus: one folder of clips per word.")]
+RealClips = Annotated[
+    Path | None, typer.Option("--data", help="Corpus to measure on too.", show_default=False)
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="SPEECH_CACHE", show_default="the user's cache folder",
+        help="Folder for decoded clips.",
+    ),
+]  # fmt: skip
+Out = Annotated[
+    Path | None, typer.Option(help="Folder for the results.", show_default="the model's folder")
+]
+NegativeSpeech = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--negative-speech", "--speech", show_default=False,
+        help="Folder of continuous speech without the commands; may be repeated.",
+    ),
+]  # fmt: skip
+
+# --- where live sound comes from ----------------------------------------------------------------
+
+Device = Annotated[
+    str,
+    typer.Option(help="Number or part of the name of a microphone.", show_default="the default"),
+]
+Channels = Annotated[
+    int | None,
+    typer.Option(min=1, max=64, help="Channels to record.", show_default="one, or the fewest"),
+]
+Stdin = Annotated[
+    bool, typer.Option("--stdin", help="Read raw 16-bit mono PCM from standard input.")
+]
+Rate = Annotated[
+    int | None, typer.Option(help="Sample rate of --stdin in Hz.", show_default="the model's")
+]
+Wav = Annotated[Path | None, typer.Option(help="Read an audio file.", show_default=False)]
+Realtime = Annotated[bool, typer.Option("--realtime", help="Play --wav back in real time.")]
+Execute = Annotated[
+    str,
+    typer.Option(
+        "--exec", help="Program to start for each detection: 'PROGRAM {label}'.", show_default=False
+    ),
+]
+Seconds = Annotated[float, typer.Option(min=1, max=60, help="Seconds to record.")]
+Save = Annotated[
+    Path | None,
+    typer.Option(help="Write the sound to this WAV file, as the model gets it."),
+]
+Play = Annotated[bool, typer.Option("--play", help="Play the recorded sound back.")]
+
+# --- what a scan writes -------------------------------------------------------------------------
+
+Csv = Annotated[Path | None, typer.Option(help="Write a CSV file.", show_default=False)]
+Audacity = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write a label track for Audacity; a folder where there are several recordings.",
+        show_default=False,
+    ),
+]
+Png = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write a picture of the timeline; a folder where there are several recordings.",
+        show_default=False,
+    ),
+]
+
+# --- corpora, training and evaluation -----------------------------------------------------------
+
+Dataset = Annotated[
+    str, typer.Option(help="Corpus to download, of datasets/.", autocompletion=_datasets)
+]
+DatasetsFolder = Annotated[Path, typer.Option(help="Folder in which corpora are kept.")]
+ReadyData = Annotated[
+    Path | None,
+    typer.Option("--data", help="Use this folder instead of a download.", show_default=False),
+]
+KeepArchive = Annotated[
+    bool, typer.Option("--keep-archive", help="Keep the archive after unpacking.")
+]
+Recipe = Annotated[
+    str,
+    typer.Option(help="Training recipe of datasets/recipes, or a .toml.", autocompletion=_recipes),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(help="A label set, or your own words: yes,no,stop.", show_default="the recipe's"),
+]
+RunFolder = Annotated[
+    Path | None, typer.Option("--out", help="Folder of the run.", show_default="runs/LABELS-SEED")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
+RunConfig = Annotated[
+    Path | None,
+    typer.Option(help="Repeat the config.json of a run.", show_default="the recipe"),
+]
+Seed = Annotated[
+    int | None, typer.Option(show_default="1", min=0, help="Seed of every random choice.")
+]
+Epochs = Annotated[int | None, typer.Option(show_default="60", min=1, help="Most epochs.")]
+EpochClips = Annotated[
+    int | None, typer.Option(show_default="16000", min=1, help="Clips per epoch.")
+]
+BatchSize = Annotated[int | None, typer.Option(show_default="128", min=1, help="Clips per step.")]
+LearningRate = Annotated[
+    float | None, typer.Option(show_default="0.002", help="Peak learning rate.")
+]
+Patience = Annotated[
+    int | None,
+    typer.Option(show_default="30", min=1, help="Epochs without a better one until it stops."),
+]
+Augment = Annotated[bool, typer.Option(help="Vary speed, level, noise and microphone.")]
+TensorBoard = Annotated[
+    Path | None,
+    typer.Option("--tensorboard", help="Also write TensorBoard logs here.", show_default=False),
+]
+Split = Annotated[str, typer.Option(help="Speakers to measure on: validation or test.")]
+Robustness = Annotated[
+    bool,
+    typer.Option("--robustness", help="Also evaluate under noise, gain, codecs and reverberation."),
+]
+SeedRuns = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--seed-run", show_default=False,
+        help="Model of the same recipe and another seed, to compare; may be repeated.",
+    ),
+]  # fmt: skip
+Formats = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--to", show_default="onnx",
+        help="onnx, onnx-int8, tflite, tflite-float16 or tflite-int8; may be repeated.",
+    ),
+]  # fmt: skip
+Rounds = Annotated[int, typer.Option(min=1, help="Benchmark rounds.")]
+Markdown = Annotated[
+    Path | None, typer.Option(help="Also write a Markdown page here.", show_default=False)
+]
+AllFields = Annotated[bool, typer.Option("--all", help="Show every field.")]
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceOptions:
+    """Where the sound comes from: a microphone, unless something else is given."""
+
+    device: Device = ""
+    channels: Channels = None
+    stdin: Stdin = False
+    rate: Rate = None
+    wav: Wav = None
+    realtime: Realtime = False
+
+    @property
+    def is_microphone(self) -> bool:
+        """Whether somebody has to speak now."""
+        return not self.stdin and self.wav is None
+
+    def check(self) -> None:
+        """Refuse options that exclude one another."""
+        for wrong, why in (
+            (
+                bool(self.device) + self.stdin + (self.wav is not None) > 1,
+                "expected one of --device, --stdin and --wav, got several; choose one",
+            ),
+            (
+                self.rate is not None and not self.stdin,
+                "expected --rate beside --stdin, got it alone; leave it out",
+            ),
+            (
+                self.channels is not None and not self.is_microphone,
+                "expected --channels of a microphone, got --stdin or --wav; leave it out",
+            ),
+            (
+                self.realtime and self.wav is None,
+                "expected --realtime beside --wav, got it alone; leave it out",
+            ),
+            (
+                self.stdin and sys.stdin.isatty(),
+                "expected --stdin to be a pipe, got a terminal; pipe a recorder into it",
+            ),
+        ):
+            if wrong:
+                raise typer.BadParameter(why)
+
+    @contextlib.contextmanager
+    def open(self, sample_rate: int) -> "Iterator[Iterator[Block]]":
+        """The blocks, preferably at this rate in Hz, while the context lasts.
+
+        Raises:
+            AudioError: Of a file or a rate.
+            MicrophoneError: Of a microphone.
+        """
+        from speech.live import sources
+
+        if self.wav is not None:
+            blocks = sources.file_blocks(self.wav)
+            yield sources.paced(blocks) if self.realtime else blocks
+        elif self.stdin:
+            yield sources.pcm_blocks(sys.stdin.buffer, self.rate or sample_rate)
+        else:
+            with sources.microphone_blocks(self.device, sample_rate, self.channels) as blocks:
+                yield blocks

@@ -1,0 +1,319 @@
+"""The commands that make and measure models: prepare, train, evaluate and export."""
+
+import contextlib
+import dataclasses
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from speech.cli import options
+from speech.cli.console import console, progress, table, warn
+from speech.cli.options import DEFAULT_DATA, DEFAULT_MODEL, examples, grouped
+from speech.environment import share_cores
+from speech.errors import CorpusError, ModelError
+from speech.installation import install_command
+
+if TYPE_CHECKING:
+    from speech.data.corpus import Corpus
+    from speech.data.recordings import Recordings
+    from speech.features import FeatureConfig
+    from speech.training.config import TrainConfig
+
+app = typer.Typer()
+
+
+@app.command(epilog=examples("speech prepare", "speech prepare --data my_words"))
+def prepare(
+    dataset: options.Dataset = "speech_commands_v0.02",
+    folder: options.DatasetsFolder = Path("datasets"),
+    data: options.ReadyData = None,
+    keep_archive: options.KeepArchive = False,
+    cache: options.Cache = None,
+) -> None:
+    """Download a corpus, check and unpack it, and decode its clips once."""
+    from speech.data.datasets import dataset_specs
+    from speech.data.download import download, unpack
+
+    root = data or folder / dataset
+    if data is None and not root.exists():
+        if dataset not in dataset_specs():
+            raise CorpusError(f"dataset {dataset!r}: expected one of {', '.join(dataset_specs())}")
+        with progress("Downloading", in_bytes=True) as on_progress:
+            archive = download(dataset_specs()[dataset].archive, folder, on_progress)
+        with progress("Unpacking") as on_progress:
+            unpack(archive, root, on_progress)
+        if not keep_archive:
+            archive.unlink()
+    recordings = _decode(root, None, cache)
+    _print_corpus(recordings.corpus)
+    typer.echo(f"Contents: SHA-256 {recordings.digest}")
+    typer.echo(f"Next: speech train --data {shlex.quote(str(root))} --labels commands-8")
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipeOptions:
+    """What to train: a recipe or the config of a run, and the fields of it to change."""
+
+    recipe: options.Recipe = "commands-8"
+    config: options.RunConfig = None
+    labels: options.Labels = None
+    augment: options.Augment = True
+    seed: options.Seed = None
+    epochs: options.Epochs = None
+    epoch_clips: options.EpochClips = None
+    batch_size: options.BatchSize = None
+    learning_rate: options.LearningRate = None
+    patience: options.Patience = None
+
+    def read(self) -> "tuple[str, TrainConfig]":
+        """The labels as text, and the config."""
+        from speech.training.augment import AugmentConfig
+        from speech.training.recipes import read_config, read_recipe
+
+        labels, config = read_recipe(self.recipe)
+        if self.config:
+            config = read_config(self.config)
+        names = {field.name for field in dataclasses.fields(config)} - {"augment"}
+        changes = {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name in names and value is not None
+        }
+        if not self.augment:
+            changes["augment"] = AugmentConfig.none()
+        return self.labels or labels, dataclasses.replace(config, **changes)
+
+
+@app.command(
+    epilog=examples(
+        "speech train --data datasets/speech_commands_v0.02",
+        "speech train --data my_words --labels start,stop --out saved_models/mine",
+        "speech train --out runs/mine --resume",
+    )
+)
+@grouped
+def train(
+    recipe: RecipeOptions,
+    data: options.Data = DEFAULT_DATA,
+    negative_speech: options.NegativeSpeech = None,
+    out: options.RunFolder = None,
+    resume: options.Resume = False,
+    tensorboard: options.TensorBoard = None,
+    cache: options.Cache = None,
+) -> None:
+    """Train a model. The folder of the run is the folder of the model when it is done."""
+    share_cores()
+    from speech.data.datasets import parse_labels
+    from speech.data.recordings import read_speech
+    from speech.evaluation import model_card
+    from speech.recognizer import load
+    from speech.training import trainer
+
+    labels, config = recipe.read()
+    label_set = parse_labels(labels)
+    run = out or Path("runs") / f"{label_set.name.replace(' ', '-')}-{config.seed}"
+    if (run / trainer.MODEL).exists() and not resume:
+        raise ModelError(f"{run}: expected a new folder, got a model; use --resume, another --out")
+    recordings = _decode(data, config.features, cache)
+    with _training_progress(config.epochs) as report:
+        trainer.train(
+            recordings,
+            label_set,
+            config,
+            run,
+            speech=read_speech(negative_speech, config.features) if negative_speech else None,
+            resume=resume,
+            report=report,
+            tensorboard=tensorboard,
+            command=command_line(),
+        )
+    _export_trained(run)
+    metrics = model_card.evaluate(load(run), recordings, run)
+    typer.echo(_summary(metrics.accuracy, metrics.accuracy_low, metrics.accuracy_high, run))
+
+
+@app.command(
+    epilog=examples(
+        "speech evaluate saved_models/mine --data my_words",
+        "speech evaluate --split test --robustness",
+    )
+)
+def evaluate(
+    model: options.Model = DEFAULT_MODEL,
+    data: options.Data = DEFAULT_DATA,
+    split: options.Split = "validation",
+    out: options.Out = None,
+    robustness: options.Robustness = False,
+    seed_run: options.SeedRuns = None,
+    cache: options.Cache = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Measure a model on speakers that it was not trained on; write figures and the model card."""
+    from speech.evaluation import model_card
+    from speech.recognizer import load
+
+    if split not in ("validation", "test"):
+        raise typer.BadParameter(f"expected validation or test, got {split!r}")
+    recognizer = load(model)
+    recordings = _decode(data, recognizer.features, cache)
+    target = out or (model if model.is_dir() else model.parent)
+    metrics = model_card.evaluate(
+        recognizer,
+        recordings,
+        target,
+        "test" if split == "test" else "validation",
+        robustness=robustness,
+        others=[load(run) for run in seed_run or []],
+    )
+    if as_json:
+        typer.echo(json.dumps(metrics.to_dict()))
+        return
+    rows = table("Label", "Clips", "Precision", "Recall", "F1")
+    for row in zip(
+        metrics.labels, metrics.support, metrics.precision, metrics.recall, metrics.f1, strict=True
+    ):
+        rows.add_row(row[0], str(row[1]), *(f"{share:.3f}" for share in row[2:]))
+    console().print(rows)
+    typer.echo(_summary(metrics.accuracy, metrics.accuracy_low, metrics.accuracy_high, target))
+
+
+@app.command(
+    epilog=examples(
+        "speech export saved_models/mine",
+        "speech export saved_models/mine --to tflite-int8 --data my_words",
+    )
+)
+def export(
+    model: options.Model = DEFAULT_MODEL,
+    to: options.Formats = None,
+    out: options.Out = None,
+    data: options.RealClips = None,
+    cache: options.Cache = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Make one self-contained file of a model, which runs without TensorFlow and librosa."""
+    from speech.files import sweep_parts
+    from speech.formats import export as exporting
+    from speech.recognizer import load
+
+    kinds = to or ["onnx"]
+    for kind in kinds:
+        if kind not in exporting.FORMATS:
+            raise typer.BadParameter(f"expected {', '.join(exporting.FORMATS)}, got {kind!r}")
+    folder = out or (model if model.is_dir() else model.parent)
+    sweep_parts(folder, [form.file for form in exporting.FORMATS.values()])
+    clips = None
+    if data is not None:
+        trained = load(model / "model.keras" if model.is_dir() else model)
+        recordings = _decode(data, trained.features, cache)
+        clips = exporting.validation_clips(recordings, trained.labels)
+    rows = table("File", "Bytes", "Compared on", "MFCC", "Probability", "Labels moved", "Accuracy")
+    for kind in kinds:
+        made = exporting.export(model, kind, out, clips)
+        if as_json:
+            typer.echo(json.dumps(dataclasses.asdict(made) | {"path": str(made.path)}))
+        for c in made.comparisons:
+            accuracy = "" if c.accuracy is None else f"{c.accuracy_before:.2%} > {c.accuracy:.2%}"
+            differences = f"{c.mfcc:.1e} dB", f"{c.probability:.1e}", str(c.moved), accuracy
+            rows.add_row(str(made.path), f"{made.size:,}", f"{c.n:,} {c.clips}", *differences)
+    if not as_json:
+        console().print(rows)
+    if clips is None:
+        warn("no --data given, so speech was not among what was compared")
+
+
+# --- what the commands share --------------------------------------------------------------------
+
+
+def command_line() -> str:
+    """The command that is running, as a user would type it."""
+    return shlex.join(["speech", *sys.argv[1:]])
+
+
+def _export_trained(run: Path) -> None:
+    """Write ``model.onnx`` beside a model that was just trained, or say how to."""
+    from speech.formats.export import FORMATS, export, missing_packages
+
+    for form in FORMATS.values():
+        (run / form.file).unlink(missing_ok=True)  # of the model that was here before
+    missing = ", ".join(missing_packages())
+    try:
+        if not missing:
+            export(run)
+    except ModelError as error:  # the training was long, and its model is whole
+        missing = str(error)
+    if missing:
+        warn(
+            f"no model.onnx was made ({missing}); install it with: {install_command('export')}; "
+            f"then run: speech export {shlex.quote(str(run))}"
+        )
+
+
+def _summary(accuracy: float, low: float, high: float, folder: Path) -> str:
+    interval = f"95 % interval {low:.2%} to {high:.2%}"
+    return f"Accuracy {accuracy:.2%} ({interval}); report: {folder / 'README.md'}"
+
+
+def _decode(root: Path, features: "FeatureConfig | None", cache: Path | None) -> "Recordings":
+    from speech.data.corpus import index_corpus
+    from speech.data.recordings import decode, default_cache
+    from speech.features import FeatureConfig
+    from speech.files import sweep_decoding
+
+    sweep_decoding(cache or default_cache())
+    corpus = index_corpus(root)
+    if corpus.split_conflicts:
+        warn(
+            f"{len(corpus.split_conflicts)} clips whose list and speaker hash name "
+            f"different splits, for example {corpus.split_conflicts[0]}; "
+            "they train only where both say so"
+        )
+    with progress("Decoding") as on_progress:
+        return decode(corpus, features or FeatureConfig(), cache, on_progress)
+
+
+def _print_corpus(corpus: "Corpus") -> None:
+    rows = table("Word", "Train", "Validation", "Test")
+    for word in corpus.words():
+        splits = [clip.split for clip in corpus.clips if clip.word == word]
+        counts = (splits.count(s) for s in ("train", "validation", "test"))
+        rows.add_row(word, *map(str, counts))
+    console().print(rows)
+
+
+@contextlib.contextmanager
+def _training_progress(epochs: int) -> Iterator[Any]:
+    """A bar with the time left on a terminal, and a line an epoch everywhere."""
+    from rich import progress as bars
+
+    screen = console(stderr=True)
+    columns = (
+        bars.TextColumn("Epoch {task.fields[epoch]}"),
+        bars.BarColumn(),
+        bars.TimeElapsedColumn(),
+        bars.TextColumn("left"),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns, console=screen, disable=not screen.is_terminal) as bar:
+        task = bar.add_task("train", total=None, epoch=1)
+
+        def report(row: Mapping[str, Any]) -> None:
+            if "step" in row:
+                done = row["epoch"] * row["steps"] + row["step"]
+                bar.update(
+                    task, completed=done, total=epochs * row["steps"], epoch=row["epoch"] + 1
+                )
+            else:
+                screen.print(
+                    f"epoch {row['epoch']:3d}  loss {row['loss']:.3f}"
+                    f"  validation {row['val_accuracy']:.4f}"
+                    f"  gradient {row['gradient_norm']:.2f}  {row['clips_per_second']:.0f} clips/s",
+                    highlight=False,
+                )
+
+        yield report
