@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from speech.installation import DEFAULT_MODEL as BUNDLED
+from speech.installation import bundled_models, find_model, resources
+
 if TYPE_CHECKING:
     from speech.live.microphone import Block
 
-DEFAULT_MODEL = Path("saved_models/commands-8")
+DEFAULT_MODEL = Path(BUNDLED)
 DEFAULT_DATA = Path("datasets/speech_commands_v0.02")
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -64,18 +67,15 @@ def examples(*lines: str) -> str:
 
 
 def _models(incomplete: str) -> Iterator[str]:
-    """Model folders whose name or path begins so, for the shell's completion."""
-    for folder in sorted(DEFAULT_MODEL.parent.glob("*/")):
-        for name in (folder.name, str(folder)):
-            if name.startswith(incomplete):
-                yield str(folder)
-                break
+    """Bundled models by name, and the folders of ``saved_models``, for the shell's completion."""
+    folders = sorted(str(path.parent) for path in Path("saved_models").glob("*/model.*"))
+    for name in dict.fromkeys([*bundled_models(), *folders]):
+        if name.startswith(incomplete) or Path(name).name.startswith(incomplete):
+            yield name
 
 
 def _recipes(incomplete: str) -> Iterator[str]:
-    from speech.data.datasets import datasets_folder
-
-    for path in sorted((datasets_folder() / "recipes").glob("*.toml")):
+    for path in sorted((resources("datasets") / "recipes").glob("*.toml")):
         if path.stem.startswith(incomplete):
             yield path.stem
 
@@ -88,10 +88,14 @@ def _datasets(incomplete: str) -> Iterator[str]:
 
 # --- what several commands take -----------------------------------------------------------------
 
-Model = Annotated[Path, typer.Argument(help="Model folder or model file.", autocompletion=_models)]
-ModelOption = Annotated[
-    Path, typer.Option("--model", help="Model folder or model file.", autocompletion=_models)
-]
+_MODEL: dict[str, Any] = {
+    "help": "Name of a bundled model, model folder or model file.",
+    "autocompletion": _models,
+    "parser": find_model,
+    "metavar": "MODEL",
+}
+Model = Annotated[Path, typer.Argument(**_MODEL)]
+ModelOption = Annotated[Path, typer.Option("--model", **_MODEL)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 Threshold = Annotated[

@@ -118,7 +118,7 @@ def test_a_bad_file_among_good_ones_is_named_and_the_others_are_recognised(
         (
             ("recognize", "x.wav", "--model", "/nowhere"),
             5,
-            "/nowhere: expected the folder of a model",
+            "/nowhere: expected a folder with a model",
         ),
         (
             ("evaluate", "MODEL", "--data", "/nowhere"),
