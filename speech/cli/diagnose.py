@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -140,28 +139,27 @@ def mic_check(
                 microphone.play(waveform, rate)
 
 
-@app.command(epilog=examples("speech benchmark", "speech benchmark --data my_words --rounds 3"))
+@app.command(epilog=examples("speech benchmark", "speech benchmark --rounds 3 --markdown costs.md"))
 def benchmark(
     model: options.Model = DEFAULT_MODEL,
-    data: options.RealClips = None,
     rounds: options.Rounds = 5,
     markdown: options.Markdown = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Measure size, start, latency, throughput, live cost and training against a baseline."""
+    """Measure what a model costs on this machine: size, start, memory, latency, throughput."""
+    from speech.evaluation import benchmark as bench
     from speech.files import write_text
-    from speech.training import benchmark as bench
 
     with progress("Measuring") as on_progress:
-        measures = bench.benchmark(model, data, rounds, on_progress)
+        measures = bench.benchmark(model, rounds, on_progress)
     if markdown is not None:
         write_text(markdown, bench.markdown(measures, command_line()))
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(m) for m in measures]))
         return
-    rows = table("What", "Way", "Median", "Spread", "Against the baseline")
+    rows = table("Metric", "Variant", "Median", "Spread")
     for row in bench.table(measures):
-        rows.add_row(*row)
+        rows.add_row(*row[:4])
     console().print(rows)
 
 
@@ -239,7 +237,6 @@ def _sound() -> Finding:
 
 
 def _gpu() -> Finding:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         import tensorflow as tf
     except ImportError:

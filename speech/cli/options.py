@@ -108,7 +108,7 @@ Threshold = Annotated[
 Recordings = Annotated[list[Path], typer.Argument(help="Audio files, or folders of them.")]
 Data = Annotated[Path, typer.Option(help="Folder of the corpus: one folder of clips per word.")]
 RealClips = Annotated[
-    Path | None, typer.Option("--data", help="Corpus to measure on too.", show_default=False)
+    Path | None, typer.Option("--data", help="Corpus to compare on too.", show_default=False)
 ]
 Cache = Annotated[
     Path | None,
@@ -245,7 +245,7 @@ Formats = Annotated[
         help="onnx, onnx-int8, tflite, tflite-float16 or tflite-int8; may be repeated.",
     ),
 ]  # fmt: skip
-Rounds = Annotated[int, typer.Option(min=1, help="Benchmark rounds.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Benchmark rounds: values per metric.")]
 Markdown = Annotated[
     Path | None, typer.Option(help="Also write a Markdown page here.", show_default=False)
 ]

@@ -5,14 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
-from speech.cli.console import ModelOption
+from speech.cli.options import ModelOption, examples
 from speech.installation import DEFAULT_MODEL, find_model, resources
 
 app = typer.Typer()
 _OWN_MODELS = Path("saved_models")  # in the working folder, where `speech train --out` puts them
 
 
-@app.command("app")
+@app.command("app", epilog=examples("speech app --port 8000"))
 def serve_page(
     model: ModelOption = Path(DEFAULT_MODEL),
     # Hugging Face tells a Space by Gradio's variables where to listen
@@ -34,10 +34,7 @@ def serve_page(
         Path | None, typer.Option("--ssl-keyfile", help="Private key of that certificate (PEM).")
     ] = None,
 ) -> None:
-    """Serve the page in the browser: live, files, and the model.
-
-    Example: speech app --port 8000
-    """
+    """Serve the page in the browser: live, files, and the model."""
     from speech.recognizer import load
     from speech.web.models import ModelRegistry, warm_up
     from speech.web.server import Address, serve, wait
