@@ -1,11 +1,14 @@
-"""The door for audio: whatever comes in leaves as mono float32 at the rate that was asked for."""
+"""Audio loading: decode, downmix to mono float32, resample.
+
+A recording can be taken although something is odd about it: a header that was never finished, two
+channels that cancel each other out. Functions that read then call ``on_note`` with one sentence; by
+default it becomes a ``SpeechWarning``.
+"""
 
 import contextlib
 import io
-import os
-import re
-from collections.abc import Iterator
-from pathlib import Path
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
@@ -13,13 +16,14 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from speech.errors import AudioError
+from speech.audio_files import FORMATS as FORMATS
+from speech.audio_files import FileSource, PatchedFile, examine, opened
+from speech.errors import AudioError, SpeechWarning
 
-AudioSource: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | tuple[npt.NDArray[Any], int]
+AudioSource: TypeAlias = FileSource | tuple[npt.NDArray[Any], int]
 Waveform: TypeAlias = npt.NDArray[np.float32]
+OnNote: TypeAlias = Callable[[str], object]
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
-FORMATS = "WAV, FLAC, OGG, Opus or MP3"
 MIN_RATE, MAX_RATE = 8_000, 192_000
 MAX_CHANNELS = 32
 # Lossy decoders and resamplers overshoot full scale a little; samples far beyond it mean integers
@@ -28,29 +32,38 @@ MAX_PEAK = 4.0
 _BLOCK_FRAMES = 65_536
 _NO_LIMIT_SECONDS = 1e9
 JUST_BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
-_TRUNCATED = re.compile(r"\bdata : (\d+) \(should be (\d+)\)")
-# An encoder that cannot seek back promises about as much as the field holds: arecord 0x7FFFFF00,
-# sox 0x7FFFF000, ffmpeg 0xFFFFFFFF.
-_STREAMED_BYTES = 0x7FFF0000
 _UNKNOWN_FRAMES = 2**63 - 1  # what libsndfile says of a FLAC that was streamed
-_MPEG_TAG_PLACES = (36, 21, 13)  # from the first frame to its Xing tag, by version and channels
+# The mean of n unrelated channels has 1/n of their mean energy. If it has less than half of that
+# over so many samples, one channel is the negative of another.
+_CANCELLED_SHARE, _CANCELLED_FRAMES = 0.5, 1024
+
+
+def warn(note: str) -> None:
+    """The default of ``on_note``: a SpeechWarning."""
+    warnings.warn(note, SpeechWarning, stacklevel=3)
 
 
 def load_audio(
-    source: AudioSource, sample_rate: int = 16_000, *, max_seconds: float = 60.0
+    source: AudioSource,
+    sample_rate: int = 16_000,
+    *,
+    max_seconds: float = 60.0,
+    on_note: OnNote = warn,
 ) -> Waveform:
     """Decode, mix down to mono and resample.
 
     Args:
-        source: A path, the bytes of an audio file, a binary file object that can seek (it is read
-            from its beginning and left open), or a pair ``(samples, rate)`` as ``soundfile.read``
-            returns it: samples of shape ``(n,)`` or ``(n, channels)``, int8, int16, int32 (full
-            scale) or float32, float64 (in [-1, 1]).
+        source: A path, ``"-"`` for standard input, the bytes of an audio file, a binary file object
+            that can seek (it is read from its beginning and left open), or a pair
+            ``(samples, rate)`` as ``soundfile.read`` returns it: samples of shape ``(n,)`` or
+            ``(n, channels)``, int8, int16, int32 (full scale) or float32, float64 (in [-1, 1]).
         sample_rate: Rate of the result in Hz.
         max_seconds: Longest recording accepted; one sample more is the most that is ever decoded.
+        on_note: Is told in one sentence what is odd about a recording that is taken all the same.
 
     Returns:
-        Samples of shape ``(n,)``, float32 in [-1, 1), the mean over the channels.
+        Samples of shape ``(n,)``, float32 in [-1, 1): the mean over the channels, or one of them
+        where they cancel each other out.
 
     Raises:
         AudioError: Empty, truncated, too long, not audio, NaN or infinity, or a rate or number of
@@ -59,24 +72,43 @@ def load_audio(
     """
     if isinstance(source, tuple):
         name = "the array"
-        mono, rate = _mix_array(*source, max_seconds)
+        mono, rate = _mix_array(*source, max_seconds, Downmix(name, on_note))
     else:
-        with _opened(source) as (handle, name):
-            mono, rate = _mix_file(handle, name, max_seconds)
+        with open_audio(source, on_note=on_note) as file:
+            name, rate = file.name, file.sample_rate
+            blocks = list(file.blocks(max_seconds))
+        mono = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+    waveform = resample(mono, rate, sample_rate)
+    if not waveform.size:
+        raise AudioError(f"{name}: expected at least one sample, got none; record it again")
+    return waveform
+
+
+def resample(mono: Waveform, rate: int, sample_rate: int) -> Waveform:
+    """Whole mono samples float32 (n,) at another rate, clipped to [-1, 1)."""
     if rate != sample_rate:
         mono = soxr.resample(mono, rate, sample_rate)
-    if not mono.size:
-        raise AudioError(f"{name}: expected at least one sample, got none; record it again")
     return np.clip(mono, -1.0, JUST_BELOW_ONE)
 
 
-def read_blocks(
-    source: str | os.PathLike[str] | bytes | BinaryIO,
-) -> Iterator[tuple[Waveform, int]]:
+def resample_blocks(blocks: Iterator[Waveform], rate: int, sample_rate: int) -> Iterator[Waveform]:
+    """The same for a recording that comes in blocks, without seams between them."""
+    if rate == sample_rate:
+        yield from (np.clip(block, -1.0, JUST_BELOW_ONE) for block in blocks)
+        return
+    stream = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32")
+    for block in blocks:
+        yield np.clip(stream.resample_chunk(block), -1.0, JUST_BELOW_ONE)
+    rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)
+    yield np.clip(rest, -1.0, JUST_BELOW_ONE)
+
+
+def read_blocks(source: FileSource, *, on_note: OnNote = warn) -> Iterator[tuple[Waveform, int]]:
     """A recording of any length, piece by piece, in memory that does not grow with it.
 
     Args:
         source: As for ``load_audio``, without arrays.
+        on_note: As for ``load_audio``.
 
     Yields:
         Mono samples float32 (n,), not clipped to [-1, 1), n at most 65 536, and their rate in Hz.
@@ -84,9 +116,128 @@ def read_blocks(
     Raises:
         AudioError: As ``load_audio``, but never for its length; damage shows where it lies.
     """
-    with _opened(source) as (handle, name), _sound_file(handle, name) as file:
-        for block in _mixed(_decode(file, name, _NO_LIMIT_SECONDS), name):
-            yield block, file.samplerate
+    with open_audio(source, on_note=on_note) as file:
+        for block in file.blocks():
+            yield block, file.sample_rate
+
+
+class AudioFile:
+    """A sound file that was opened and looked over, and is decoded once. Made by ``open_audio``.
+
+    Attributes:
+        name: For messages: its path, ``standard input`` or ``the audio``.
+        sample_rate: In Hz, of what ``blocks`` yields.
+        seconds: Its length, None where its header does not say.
+        n_bytes: Size of the file.
+    """
+
+    def __init__(
+        self,
+        file: soundfile.SoundFile,
+        handle: BinaryIO,
+        name: str,
+        size: int,
+        counts_frames: bool,
+        on_note: OnNote,
+    ) -> None:
+        self._file, self._handle, self._on_note = file, handle, on_note
+        self._frames: int | None = file.frames
+        if not counts_frames or file.frames == _UNKNOWN_FRAMES:
+            self._frames = None
+        self.name = name
+        self.sample_rate: int = file.samplerate
+        self.seconds = None if self._frames is None else self._frames / self.sample_rate
+        self.n_bytes = size
+
+    @property
+    def bytes_read(self) -> int:
+        """How far the decoder is; at most ``n_bytes``."""
+        return min(self._handle.tell(), self.n_bytes)
+
+    def blocks(self, max_seconds: float = _NO_LIMIT_SECONDS) -> Iterator[Waveform]:
+        """Decode from where the last call stopped.
+
+        Yields:
+            Mono samples float32 (n,), not clipped to [-1, 1), n at most 65 536.
+
+        Raises:
+            AudioError: Longer than ``max_seconds`` (before anything is decoded where the header
+                says it), damaged, or cut short.
+        """
+        if self._frames is not None:
+            _check_length(self._frames, self.sample_rate, max_seconds, self.name)
+        downmix = Downmix(self.name, self._on_note)
+        for block in self._decode(max_seconds):
+            yield downmix(block)
+
+    def _decode(self, max_seconds: float) -> Iterator[npt.NDArray[np.float32]]:
+        decoded = 0
+        while True:
+            _check_length(decoded, self.sample_rate, max_seconds, self.name)
+            left = round(max_seconds * self.sample_rate) - decoded
+            try:
+                block = self._file.read(
+                    min(_BLOCK_FRAMES, left + 1), dtype="float32", always_2d=True
+                )
+            except soundfile.LibsndfileError as error:
+                raise AudioError(
+                    f"{self.name}: expected whole audio, got damage after "
+                    f"{decoded / self.sample_rate:.2f} s ({_reason(error)}); copy or record it "
+                    "again"
+                ) from error
+            if not len(block):
+                break
+            decoded += len(block)
+            yield block
+        # a FLAC or MP3 cut short simply ends, and damaged pages of an Ogg are left out
+        if self._frames is not None and decoded < self._frames:
+            raise AudioError(
+                f"{self.name}: expected {self._frames} samples as its header says, got {decoded}: "
+                "the file is truncated or damaged; copy or record it again"
+            )
+
+
+@contextlib.contextmanager
+def open_audio(source: FileSource, *, on_note: OnNote = warn) -> Iterator[AudioFile]:
+    """Open a sound file, to decode it once with ``AudioFile.blocks``.
+
+    Args:
+        source: As for ``load_audio``, without arrays.
+        on_note: As for ``load_audio``.
+
+    Raises:
+        AudioError: Not an audio file, empty, truncated, or a rate or number of channels that no
+            microphone has.
+    """
+    with opened(source) as (handle, name):
+        size = handle.seek(0, io.SEEK_END)
+        if not size:
+            raise AudioError(
+                f"{name}: expected an audio file ({FORMATS}), got an empty file; record it again"
+            )
+        structure = examine(handle)
+        if structure.present < structure.promised:
+            raise AudioError(
+                f"{name}: expected {structure.promised} bytes as its header says, got "
+                f"{structure.present}: the file is truncated; copy or record it again"
+            )
+        handle.seek(0)
+        try:
+            file = _Reader(PatchedFile(handle, structure) if structure.patched(size) else handle)
+        except (soundfile.LibsndfileError, TypeError, OSError) as error:
+            raise AudioError(
+                f"{name}: expected {FORMATS}, got another kind of file ({_reason(error)}); "
+                "convert it, for example: ffmpeg -i INPUT output.wav"
+            ) from error
+        with file:
+            check_rate(file.samplerate, name)
+            _check_channels(file.channels, name)
+            if structure.unfinished:
+                on_note(
+                    f"{name}: the recording was not finished ({structure.unfinished}); "
+                    "all sound in the file is used"
+                )
+            yield AudioFile(file, handle, name, size, structure.counts_frames, on_note)
 
 
 def fit_length(waveform: Waveform, n_samples: int) -> Waveform:
@@ -189,16 +340,75 @@ def rms(waveforms: npt.NDArray[np.floating[Any]], axis: int = -1) -> npt.NDArray
     return level
 
 
-def mix_chunk(samples: npt.NDArray[Any], rate: int) -> tuple[Waveform, int]:
+class Downmix:
+    """Channels to one, block after block: their mean, unless they cancel each other out.
+
+    A balanced microphone in a stereo jack gives two channels, one the negative of the other; their
+    mean is silence. From the block on in which that shows, the loudest channel is taken.
+
+    Args:
+        name: Of the recording, for the note.
+        on_note: Is told when that happens.
+    """
+
+    def __init__(self, name: str, on_note: OnNote = warn) -> None:
+        self._name, self._on_note = name, on_note
+        self._n_channels = 0
+        self._channel: int | None = None
+
+    def __call__(self, samples: npt.NDArray[Any]) -> Waveform:
+        """Samples of a type that ``scale_to_float`` takes, (n, channels), as float32 (n,).
+
+        Raises:
+            AudioError: As ``scale_to_float``; nothing has changed then.
+        """
+        try:
+            frames = scale_to_float(samples)
+        except AudioError as error:
+            raise AudioError(f"{self._name}: {error}") from None
+        if frames.shape[1] != self._n_channels:
+            self._n_channels, self._channel = frames.shape[1], None
+            self._energies = np.zeros(self._n_channels)
+            self._mixed_energy, self._n_frames = 0.0, 0
+        mono: Waveform = frames.mean(axis=1, dtype=np.float32)
+        if self._channel is None and self._n_channels > 1:
+            self._look_for_cancellation(frames, mono)
+        return mono if self._channel is None else np.ascontiguousarray(frames[:, self._channel])
+
+    def _look_for_cancellation(self, frames: Waveform, mono: Waveform) -> None:
+        self._n_frames += len(frames)
+        self._energies += np.square(frames, dtype=np.float64).sum(axis=0)
+        self._mixed_energy += float(np.square(mono, dtype=np.float64).sum())
+        unrelated = self._energies.sum() / self._n_channels**2
+        cancelled = self._mixed_energy < _CANCELLED_SHARE * unrelated
+        if cancelled and self._n_frames >= _CANCELLED_FRAMES:
+            loudest = self._energies.max()
+            self._channel = int(np.argmax(self._energies > 0.9 * loudest))  # the first of equals
+            self._on_note(
+                f"{self._name}: the channels cancel each other out (one is inverted); "
+                f"only channel {self._channel + 1} of {self._n_channels} is used"
+            )
+
+
+def to_mono(
+    samples: npt.NDArray[Any], rate: int, downmix: Downmix | None = None
+) -> tuple[Waveform, int]:
     """A chunk of a stream of any length as mono float32 (n,), and its rate, which it keeps.
+
+    Args:
+        samples: ``(n,)`` or ``(n, channels)``, of a type that ``load_audio`` takes.
+        rate: In Hz.
+        downmix: That of the stream; without one, each chunk is taken by itself.
 
     Raises:
         AudioError: As ``load_audio`` of ``(samples, rate)``, but an empty chunk is none.
     """
-    return _mix_array(samples, rate, _NO_LIMIT_SECONDS)
+    return _mix_array(samples, rate, _NO_LIMIT_SECONDS, downmix or Downmix("the array"))
 
 
-def _mix_array(samples: npt.NDArray[Any], rate: int, max_seconds: float) -> tuple[Waveform, int]:
+def _mix_array(
+    samples: npt.NDArray[Any], rate: int, max_seconds: float, downmix: Downmix
+) -> tuple[Waveform, int]:
     samples = np.asarray(samples)
     if samples.ndim not in (1, 2):
         raise AudioError(
@@ -209,46 +419,8 @@ def _mix_array(samples: npt.NDArray[Any], rate: int, max_seconds: float) -> tupl
     _check_channels(frames.shape[1], "the array")
     rate = check_rate(rate, "the array")
     _check_length(len(frames), rate, max_seconds, "the array")
-    blocks = (frames[i : i + _BLOCK_FRAMES] for i in range(0, len(frames), _BLOCK_FRAMES))
-    return _mix_down(blocks, "the array"), rate
-
-
-@contextlib.contextmanager
-def _opened(
-    source: str | os.PathLike[str] | bytes | BinaryIO,
-) -> Iterator[tuple[BinaryIO, str]]:
-    """The source as a binary file at its beginning, and its name."""
-    if isinstance(source, bytes):
-        yield io.BytesIO(source), "the audio"
-    elif isinstance(source, str | os.PathLike):
-        path = Path(source)
-        try:
-            if not path.is_file():
-                what = "a folder" if path.is_dir() else "nothing of that kind there"
-                raise AudioError(
-                    f"{path}: expected an audio file ({FORMATS}), got {what}; check the path"
-                )
-            handle = path.open("rb")
-        except OSError as error:
-            raise AudioError(
-                f"{path}: expected an audio file ({FORMATS}) that can be read, got the error "
-                f"{error.strerror!r}; check the path and its permissions"
-            ) from error
-        with handle:
-            yield handle, str(path)
-    else:
-        name = str(getattr(source, "name", "the audio"))
-        try:
-            source.seek(0)
-            binary = isinstance(source.read(0), bytes)
-        except (AttributeError, TypeError, ValueError, OSError):
-            binary = False
-        if not binary:
-            raise AudioError(
-                f"{name}: expected a path, bytes, (samples, rate) or a binary file object that can "
-                f"seek, got {type(source).__name__}; of a stream pass the bytes: stream.read()"
-            )
-        yield source, name
+    blocks = [downmix(frames[i : i + _BLOCK_FRAMES]) for i in range(0, len(frames), _BLOCK_FRAMES)]
+    return (np.concatenate(blocks) if blocks else np.zeros(0, np.float32)), rate
 
 
 class _Reader(soundfile.SoundFile):  # type: ignore[misc]
@@ -257,133 +429,12 @@ class _Reader(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
-def _mix_file(handle: BinaryIO, name: str, max_seconds: float) -> tuple[Waveform, int]:
-    with _sound_file(handle, name) as file:
-        if file.frames != _UNKNOWN_FRAMES:
-            _check_length(file.frames, file.samplerate, max_seconds, name)
-        return _mix_down(_decode(file, name, max_seconds), name), file.samplerate
-
-
-@contextlib.contextmanager
-def _sound_file(handle: BinaryIO, name: str) -> Iterator[soundfile.SoundFile]:
-    """The file opened, and refused where its header says that it cannot be what was meant."""
-    if not handle.seek(0, io.SEEK_END):
-        raise AudioError(
-            f"{name}: expected an audio file ({FORMATS}), got an empty file; record it again"
-        )
-    handle.seek(0)
-    try:
-        file = _Reader(handle)
-    except (soundfile.LibsndfileError, TypeError, OSError) as error:
-        raise AudioError(
-            f"{name}: expected {FORMATS}, got something else ({_reason(error)}); "
-            "convert it, for example: ffmpeg -i INPUT output.wav"
-        ) from error
-    with file:
-        check_rate(file.samplerate, name)
-        _check_channels(file.channels, name)
-        _refuse_truncated(file, handle, name)
-        yield file
-
-
-def _refuse_truncated(file: soundfile.SoundFile, handle: BinaryIO, name: str) -> None:
-    promised = present = 0
-    if file.format == "MP3":
-        promised, present = _mpeg_bytes(handle)
-    elif file.format == "OGG":
-        promised, present = _last_page_bytes(handle)
-    # libsndfile silently shortens a RIFF whose data ends early; only its log says so
-    elif mismatch := _TRUNCATED.search(file.extra_info):
-        promised, present = int(mismatch[1]), int(mismatch[2])
-        promised = promised if promised < _STREAMED_BYTES else 0
-    if present < promised:
-        raise AudioError(
-            f"{name}: expected {promised} bytes as its header says, "
-            f"got {present}: the file is truncated; copy or record it again"
-        )
-
-
-@contextlib.contextmanager
-def _place_kept(handle: BinaryIO) -> Iterator[None]:
-    place = handle.tell()
-    yield
-    handle.seek(place)
-
-
-def _last_page_bytes(handle: BinaryIO) -> tuple[int, int]:
-    # libsndfile leaves out a page that ends early; RFC 3533, section 6, has the layout
-    with _place_kept(handle):
-        size = handle.seek(0, io.SEEK_END)
-        handle.seek(max(0, size - 0x10000))  # no page is longer
-        tail = handle.read()
-    page = tail[max(0, tail.rfind(b"OggS")) :]
-    segments = page[26] if len(page) > 26 else 0
-    return 27 + segments + sum(page[27 : 27 + segments]), len(page)
-
-
-def _mpeg_bytes(handle: BinaryIO) -> tuple[int, int]:
-    # how many bytes the Xing (or Info) tag in the first frame counts, that frame included
-    with _place_kept(handle):
-        size = handle.seek(0, io.SEEK_END)
-        handle.seek(0)
-        id3 = handle.read(10)
-        skip = 0
-        if id3.startswith(b"ID3") and len(id3) == 10:
-            skip = 10 + sum(
-                byte << shift for byte, shift in zip(id3[6:], (21, 14, 7, 0), strict=True)
-            )
-        handle.seek(skip)
-        head = handle.read(64)
-    for place in _MPEG_TAG_PLACES:
-        tag, flags = head[place : place + 4], head[place + 7 : place + 8]
-        if tag in (b"Xing", b"Info") and flags and flags[0] & 3 == 3:  # has frames and bytes
-            return int.from_bytes(head[place + 12 : place + 16], "big"), size - skip
-    return 0, 0
-
-
-def _decode(
-    file: soundfile.SoundFile, name: str, max_seconds: float
-) -> Iterator[npt.NDArray[np.float32]]:
-    decoded = 0
-    while True:
-        _check_length(decoded, file.samplerate, max_seconds, name)
-        left = round(max_seconds * file.samplerate) - decoded
-        try:
-            block = file.read(min(_BLOCK_FRAMES, left + 1), dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise AudioError(
-                f"{name}: expected whole audio, got damage after "
-                f"{decoded / file.samplerate:.2f} s ({_reason(error)}); copy or record it again"
-            ) from error
-        if not len(block):
-            break
-        decoded += len(block)
-        yield block
-    # a FLAC cut short simply ends, and damaged pages of an Ogg are left out; that an MP3 estimates
-    # its length is no damage
-    if file.format in ("FLAC", "OGG") and decoded < file.frames != _UNKNOWN_FRAMES:
-        raise AudioError(
-            f"{name}: expected {file.frames} samples as its header says, got {decoded}: "
-            "the file is truncated or damaged; copy or record it again"
-        )
-
-
 def _check_length(frames: int, rate: int, max_seconds: float, name: str) -> None:
     if frames > round(max_seconds * rate):
-        raise AudioError(f"{name}: expected at most {max_seconds:g} s, got more; cut it shorter")
-
-
-def _mix_down(blocks: Iterator[npt.NDArray[Any]], name: str) -> Waveform:
-    mono = list(_mixed(blocks, name))
-    return np.concatenate(mono) if mono else np.zeros(0, np.float32)
-
-
-def _mixed(blocks: Iterator[npt.NDArray[Any]], name: str) -> Iterator[Waveform]:
-    for block in blocks:
-        try:
-            yield scale_to_float(block).mean(axis=1, dtype=np.float32)
-        except AudioError as error:
-            raise AudioError(f"{name}: {error}") from None
+        raise AudioError(
+            f"{name}: expected at most {max_seconds:g} s, got more; cut it shorter, or find the "
+            "words in it with: speech scan"
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -43,3 +43,11 @@ class MicrophoneError(SpeechError):
     """A microphone could not be opened or read."""
 
     exit_code = 6
+
+
+class SpeechWarning(UserWarning):
+    """Something that the user should know about an input that was taken all the same.
+
+    Raised through ``warnings``, unless a function was given another way to tell it (``on_note``).
+    The command line shows each as one line.
+    """

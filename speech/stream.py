@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from speech.audio import JUST_BELOW_ONE, Waveform, mix_chunk
+from speech.audio import JUST_BELOW_ONE, Downmix, Waveform, to_mono
 from speech.detection import (
     DecoderConfig,
     Detection,
@@ -79,6 +79,7 @@ class SlidingWindowClassifier:
     def reset(self) -> None:
         """Forget everything heard; the next chunk is the beginning of a new stream."""
         self._source_rate = self._rate
+        self._downmix = Downmix("the stream")
         self._resampler: Any = None
         self._audio[:] = 0.0
         self._filled = self._clip - self._step
@@ -100,7 +101,8 @@ class SlidingWindowClassifier:
         Raises:
             AudioError: No audio; nothing has changed then.
         """
-        mono, rate = mix_chunk(samples, self._rate if sample_rate is None else sample_rate)
+        rate = self._rate if sample_rate is None else sample_rate
+        mono, rate = to_mono(samples, rate, self._downmix)
         if not len(mono):
             return self._no_posteriors()
         if self.ended:

@@ -20,7 +20,6 @@ from speech.audio import (
     fit_length,
     load_audio,
 )
-from speech.errors import AudioError
 from tests.sounds import CHANNELS, FORMATS, RATES, Array, encode, noise, possible, tone
 
 # --- what comes in -------------------------------------------------------------------------------
@@ -71,11 +70,7 @@ def test_a_file_object_is_read_from_its_beginning_wherever_it_stands() -> None:
 def test_the_content_of_a_file_decides_and_not_its_name(name: str, tmp_path: Path) -> None:
     content = encode(noise(0.5), 16_000)
     (tmp_path / name).write_bytes(content)
-    if name == "clip.raw":  # soundfile wants to be told everything about these
-        with pytest.raises(AudioError):
-            load_audio(tmp_path / name)
-    else:
-        np.testing.assert_array_equal(load_audio(tmp_path / name), load_audio(content))
+    np.testing.assert_array_equal(load_audio(tmp_path / name), load_audio(content))
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.float32, np.float64])

@@ -94,11 +94,11 @@ def test_paths_without_a_file_are_refused(tmp_path: Path, refused: Refused) -> N
     os.mkfifo(tmp_path / "pipe.wav")
     for name, what in [
         ("", "a folder"),
-        ("nowhere.wav", "nothing"),
-        ("pipe.wav", "nothing"),
+        ("nowhere.wav", "not found"),
+        ("pipe.wav", "an empty file"),
         ("empty.wav", "an empty file"),
         ("x" * 300 + ".wav", "too long"),
-        ("nul\0.wav", "nothing"),
+        ("nul\0.wav", "not found"),
     ]:
         path = tmp_path / name
         assert what in refused(AudioError, lambda path=path: load_audio(path))

@@ -21,6 +21,7 @@ SOURCES = {
 # What stands in a layer may be imported by the layers below it. A room may also import itself.
 LAYERS = (
     ("errors", "files", "config", "environment", "installation", "labels"),
+    ("audio_files",),
     ("audio", "features"),
     ("model", "detection", "data"),
     ("formats",),

@@ -2,10 +2,27 @@
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import typer
+
+from speech.errors import SpeechWarning
+
+
+def show_notes() -> None:
+    """Print each ``SpeechWarning`` as one line; other warnings stay as they are."""
+    others = warnings.showwarning
+
+    def show(message: Any, category: type[Warning], *place: Any, **rest: Any) -> None:
+        if issubclass(category, SpeechWarning):
+            warn(f"note: {message}")
+        else:
+            others(message, category, *place, **rest)
+
+    warnings.showwarning = show
+    warnings.simplefilter("always", SpeechWarning)
 
 
 def console(*, stderr: bool = False) -> Any:

@@ -179,7 +179,7 @@ def _targets(
 
 
 def _audio_files(sources: list[Path]) -> Iterator[Path]:
-    from speech.audio import SUFFIXES
+    from speech.audio_files import SUFFIXES
 
     for source in sources:
         if source.is_dir():

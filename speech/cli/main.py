@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from speech.cli import diagnose, listen, page, score, train
-from speech.cli.console import warn
+from speech.cli.console import show_notes, warn
 from speech.errors import SpeechError
 from speech.installation import install_command
 
@@ -36,6 +36,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")  # accepted behind the command too, where people type it
+    show_notes()
     try:
         app()
     except SpeechError as error:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from speech.audio import SUFFIXES
+from speech.audio_files import SUFFIXES
 from speech.errors import CorpusError
 
 Split: TypeAlias = Literal["train", "validation", "test"]

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
-from speech.audio import SUFFIXES, fit_length, load_audio, to_float, to_int16
+from speech.audio import fit_length, load_audio, to_float, to_int16
+from speech.audio_files import SUFFIXES
 from speech.data.corpus import Corpus, Split
 from speech.data.download import Progress, no_progress
 from speech.errors import AudioError, CorpusError

@@ -61,7 +61,7 @@ def commands_in(
         files, by suffix (csv, json, and txt for Audacity).
 
     Raises:
-        AudioError: It cannot be read, is too long, or shorter than a window.
+        AudioError: It cannot be read, or is too long.
     """
     seconds, peaks = _outline(source, max_seconds)
     found = scan(recognizer, source, progress=lambda done, total: progress(done / max(total, 1)))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from speech.audio import Waveform, read_blocks
+from speech.audio import Waveform, open_audio
 from speech.data.annotations import Word, csv_text
 from speech.detection import DecoderConfig, Detection
 from speech.errors import AudioError
@@ -51,7 +51,7 @@ def scan(
         progress: Told how many bytes of how many were read.
 
     Raises:
-        AudioError: It cannot be read, or is shorter than a window.
+        AudioError: It cannot be read.
         ValueError: Config and model do not fit.
     """
     decoder = StreamDecoder(recognizer, config, batch_size=BATCH)
@@ -60,26 +60,16 @@ def scan(
     for samples, rate in _gathered(_blocks(path, progress), batch_seconds):
         found += decoder.push(samples, rate)
     found += decoder.flush()
-    clip = recognizer.features.clip_seconds
-    if decoder.seconds < clip:
-        raise AudioError(
-            f"{path}: expected at least a window of {clip:g} s, got {decoder.seconds:.4g} s; "
-            "use: speech recognize"
-        )
+    if not decoder.seconds:
+        raise AudioError(f"{path}: expected at least one sample, got none; record it again")
     return Timeline(path, decoder.seconds, tuple(found))
 
 
 def _blocks(path: Path, progress: Progress) -> Iterator[tuple[Waveform, int]]:
-    try:
-        size = path.stat().st_size
-        handle = path.open("rb")
-    except OSError:
-        yield from read_blocks(path)  # knows how to say it
-        return
-    with handle:
-        for block in read_blocks(handle):
-            yield block
-            progress(handle.tell(), size)
+    with open_audio(path) as file:
+        for block in file.blocks():
+            yield block, file.sample_rate
+            progress(file.bytes_read, file.n_bytes)
 
 
 def _gathered(

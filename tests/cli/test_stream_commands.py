@@ -115,9 +115,8 @@ def test_a_bad_recording_among_good_ones_is_named_and_the_others_are_scanned(wor
     short = wav(tmp_path / "short.wav", said([], 0.5))
     result = speech("scan", letter, short, words, "--json")
     assert result.returncode == 3
-    first, second = result.stderr.splitlines()
-    assert "letter.wav: expected" in first
-    assert "short.wav: expected at least a window of 1 s, got 0.5 s" in second
+    [only] = result.stderr.splitlines()
+    assert "letter.wav: expected" in only
     assert len(result.stdout.splitlines()) == 3
 
 
