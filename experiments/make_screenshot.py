@@ -21,9 +21,10 @@ import soxr
 from playwright.sync_api import Page, sync_playwright
 
 import speech
+from speech.web.address import Address
 from speech.web.models import ModelRegistry, warm_up
 from speech.web.page import EXAMPLES
-from speech.web.server import Address, serve
+from speech.web.server import serve
 
 PROJECT = Path(__file__).parents[1]
 MODEL = PROJECT / "saved_models" / "commands-8"

@@ -33,13 +33,22 @@ def serve_page(
     key: Annotated[
         Path | None, typer.Option("--ssl-keyfile", help="Private key of that certificate (PEM).")
     ] = None,
+    root_path: Annotated[
+        str,
+        typer.Option(
+            envvar="GRADIO_ROOT_PATH",
+            help="Path of the page behind a reverse proxy, such as /speech.",
+            show_default=False,
+        ),
+    ] = "",
 ) -> None:
     """Serve the page in the browser: live, files, and the model."""
     from speech.recognizer import load
+    from speech.web.address import Address
     from speech.web.models import ModelRegistry, warm_up
-    from speech.web.server import Address, serve, wait
+    from speech.web.server import serve, wait
 
-    address = Address(host, port, share, certificate, key)
+    address = Address(host, port, share, certificate, key, root_path)
     recognizer = warm_up(load(model))
     if warning := address.warning():
         typer.echo(f"speech: warning: {warning}", err=True)
@@ -49,5 +58,7 @@ def serve_page(
     public: Any = blocks.share_url
     if public:
         typer.echo(f"speech: public: {public}", err=True)
+    for url in address.for_others():
+        typer.echo(f"speech: for others: {url}", err=True)
     typer.echo(f"speech: open {blocks.local_url} (Ctrl+C ends it)", err=True)
     wait(blocks, recognizer)

@@ -1,16 +1,18 @@
 """The server of the page: where it listens, its routes for live sound, its start and end."""
 
-import dataclasses
-import ipaddress
+import contextlib
 import logging
 import os
 import signal
+import stat
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from platformdirs import user_config_path
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -19,6 +21,7 @@ from starlette.routing import Route
 from speech.errors import SpeechError
 from speech.live.recording import MAX_MEGABYTES
 from speech.recognizer import Recognizer
+from speech.web.address import Address
 from speech.web.answers import answer_waveform
 from speech.web.gradio_patches import gradio as gr
 from speech.web.gradio_patches import slow_down_queue
@@ -33,49 +36,18 @@ _FIRST_PAGE_SECONDS = 5.0  # a browser has loaded the page by then
 _log = logging.getLogger("speech.web")
 
 
-@dataclasses.dataclass(frozen=True)
-class Address:
-    """Where the page is served.
-
-    Attributes:
-        host: Name or number of this machine.
-        port: Port to listen at, 1 to 65535.
-        share: Whether Gradio's servers also give it a public address.
-        certificate: File of the TLS certificate (PEM); None for plain HTTP.
-        key: File of its private key (PEM).
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 7860
-    share: bool = False
-    certificate: Path | None = None
-    key: Path | None = None
-
-    def warning(self) -> str:
-        """A sentence on who else can reach it, or "" where nobody can."""
-        if self.share:
-            return (
-                "the page gets a public address through Gradio's servers, without a password; "
-                "what visitors say passes through them"
-            )
-        if _is_loopback(self.host):
-            return ""
-        remedy = "; their browsers allow it no microphone unless it has a certificate"
-        return (
-            f"others on the network can use the page at {self.host}, without a password"
-            f"{'' if self.certificate else remedy}"
-        )
-
-
 def serve(registry: ModelRegistry, address: Address) -> gr.Blocks:
     """Build the page and serve it from a thread; ``close()`` of the result ends that.
 
     Raises:
-        SpeechError: Nothing can listen at that address, or there is no such certificate.
+        SpeechError: Nothing can listen at that address, its certificate is not right, or there is
+            no folder for temporary files.
     """
-    for file in filter(None, (address.certificate, address.key)):
-        if not file.is_file():
-            raise SpeechError(f"{file}: expected a file in PEM format, got none; check the path")
+    address.check()
+    os.environ["GRADIO_TEMP_DIR"] = str(_upload_folder())
+    if not os.environ.get("MPLCONFIGDIR") and not _is_usable(user_config_path("matplotlib")):
+        # else matplotlib takes another folder itself, and warns of that in three lines
+        os.environ["MPLCONFIGDIR"] = str(Path(os.environ["GRADIO_TEMP_DIR"]) / "matplotlib")
     if not address.share:
         # Gradio asks its own server whether it is there, which is nothing for a proxy
         os.environ["NO_PROXY"] = "*"
@@ -89,6 +61,7 @@ def serve(registry: ModelRegistry, address: Address) -> gr.Blocks:
             share=address.share,
             ssl_certfile=str(address.certificate) if address.certificate else None,
             ssl_keyfile=str(address.key) if address.key else None,
+            root_path=address.root_path.rstrip("/"),
             ssl_verify=False,  # Gradio asks itself whether it is there
             prevent_thread_lock=True,
             quiet=True,
@@ -110,6 +83,39 @@ def serve(registry: ModelRegistry, address: Address) -> gr.Blocks:
         ) from error
     slow_down_queue(blocks)
     return blocks
+
+
+def _upload_folder() -> Path:
+    """A folder for uploads that nobody else can read, and that lasts: one for each user.
+
+    Gradio's own choice is one name for all users of a machine, which belongs to the first of them.
+    """
+    if chosen := os.environ.get("GRADIO_TEMP_DIR"):
+        return Path(chosen)
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    try:
+        folder = Path(tempfile.gettempdir()) / f"speech-commands-{user}"
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        status = folder.lstat()
+        if stat.S_ISDIR(status.st_mode) and (os.name == "nt" or status.st_uid == user):
+            folder.chmod(0o700)
+            return folder
+        return Path(tempfile.mkdtemp(prefix="speech-commands-"))  # the name is somebody else's
+    except OSError as error:
+        raise SpeechError(
+            f"expected a folder for temporary files, got the error {error.strerror!r}; name one "
+            "that can be written in the environment variable TMPDIR"
+        ) from error
+
+
+def _is_usable(folder: Path) -> bool:
+    """Whether files can be written in a folder, which is made if need be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def wait(blocks: gr.Blocks, recognizer: Recognizer) -> None:
@@ -191,10 +197,3 @@ def _answering(
             return JSONResponse({"error": message}, 500)
 
     return endpoint
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"

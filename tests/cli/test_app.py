@@ -1,11 +1,13 @@
 """``speech app`` and ``python app.py``: how the page starts, whom it warns, how it ends."""
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,8 @@ import speech.recognizer
 from speech.cli.main import app
 from speech.errors import ModelError, SpeechError
 from speech.web import server
-from speech.web.server import Address
+from speech.web.address import Address
+from speech.web.answers import ERROR_MARK
 from tests.hearing import by_loudness
 from tests.web.serving import client_of, free_port, word_file
 
@@ -112,31 +115,55 @@ def test_a_space_of_hugging_face_is_served_where_it_says(served, monkeypatch):
     assert served == [Address("0.0.0.0", 7861)]
 
 
+@contextlib.contextmanager
+def started(
+    port: int, program: Sequence[str] = ("-c", MAIN), **environment: str
+) -> Iterator[subprocess.Popen[str]]:
+    """The command in a process of its own, once it has said that it serves."""
+    process = subprocess.Popen(
+        [sys.executable, *program, "--port", str(port)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        cwd=PROJECT,
+        env={**os.environ, **environment},
+    )
+    with process:
+        watchdog = threading.Timer(300, process.kill)
+        watchdog.start()
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert line == f"speech: open http://127.0.0.1:{port}/ (Ctrl+C ends it)\n"
+        yield process
+        watchdog.cancel()
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_told_to_stop_it_deletes_the_recordings_and_ends_well(stop, tmp_path):
     port = free_port()
     folder = tmp_path / "temporary"
     # behind a proxy that is not there: the app needs nothing from outside
     proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
-    process = subprocess.Popen(
-        [sys.executable, "-c", MAIN, "--port", str(port)],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        cwd=PROJECT,
-        env={**os.environ, "GRADIO_TEMP_DIR": str(folder), "NO_PROXY": "", **proxies},
-    )
-    with process:
-        watchdog = threading.Timer(120, process.kill)
-        watchdog.start()
-        assert process.stderr is not None
-        assert (
-            process.stderr.readline() == f"speech: open http://127.0.0.1:{port}/ (Ctrl+C ends it)\n"
-        )
+    with started(port, GRADIO_TEMP_DIR=str(folder), NO_PROXY="", **proxies) as process:
         client = client_of(f"http://127.0.0.1:{port}/")
         client.predict(handle_file(word_file(tmp_path)), api_name="/recognize")
         assert list(folder.rglob("*.wav"))
         process.send_signal(stop)
         assert process.wait(30) == 0
-        watchdog.cancel()
     assert not list(folder.rglob("*.wav"))
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="wants a folder that nobody can write")
+def test_without_a_home_that_can_be_written_it_answers_and_says_nothing(tmp_path):
+    port = free_port()
+    nowhere = "/proc/nobody"  # not even root can make a folder there
+    homes = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), nowhere)
+    homes |= {"TMPDIR": str(tmp_path), "GRADIO_TEMP_DIR": "", "MPLCONFIGDIR": ""}
+    with started(port, ("app.py",), **homes) as process:
+        client = client_of(f"http://127.0.0.1:{port}/")
+        *_, status, _ = client.predict(handle_file(word_file(tmp_path)), api_name="/recognize")
+        assert not status.startswith(ERROR_MARK)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""

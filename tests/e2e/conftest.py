@@ -100,8 +100,8 @@ def browser(launch) -> Any:
 def serve(tmp_path_factory) -> Iterator[Callable[..., str]]:
     """``serve(recognizer)``: the address of a page with that model."""
     pytest.importorskip("gradio")
+    from speech.web.address import Address
     from speech.web.models import ModelRegistry, warm_up
-    from speech.web.server import Address
     from speech.web.server import serve as serve_page
 
     served = []

@@ -127,6 +127,7 @@ def page(tmp_path_factory):
     """The address of the page, with a recogniser without a network behind it."""
     pytest.importorskip("gradio")
     from speech.web import server
+    from speech.web.address import Address
     from speech.web.models import ModelRegistry
     from tests.hearing import by_loudness
 
@@ -136,7 +137,7 @@ def page(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
         patch.setattr(server, "MAX_MEGABYTES", 1)  # the real limit takes a minute to exceed
-        blocks = server.serve(ModelRegistry(by_loudness()), server.Address(port=port))
+        blocks = server.serve(ModelRegistry(by_loudness()), Address(port=port))
         try:
             yield str(blocks.local_url).rstrip("/"), port
         finally:

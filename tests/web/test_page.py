@@ -9,9 +9,10 @@ pytest.importorskip("gradio")
 from gradio_client import handle_file  # type: ignore[import-untyped]
 from gradio_client.exceptions import AppError  # type: ignore[import-untyped]
 
+from speech.web.address import Address
 from speech.web.models import ModelRegistry
 from speech.web.page import build_page
-from speech.web.server import Address, serve
+from speech.web.server import serve
 from tests.hearing import LABELS, by_loudness
 from tests.web.serving import client_of, free_port, word_file
 

@@ -1,7 +1,11 @@
 """The server of the page: its addresses, and its routes for live sound without Gradio."""
 
+import os
 import shutil
+import stat
 import subprocess
+import tempfile
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -9,17 +13,19 @@ import pytest
 
 pytest.importorskip("gradio")
 
+from gradio_client import handle_file  # type: ignore[import-untyped]
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from speech.errors import SpeechError
 from speech.web import server
+from speech.web.address import Address, is_loopback
 from speech.web.models import ModelRegistry
-from speech.web.server import Address, live_routes, serve
+from speech.web.server import live_routes, serve
 from speech.web.sessions import Listeners
 from tests.hearing import LABELS, by_loudness
 from tests.sounds import tone
-from tests.web.serving import free_port
+from tests.web.serving import client_of, free_port, word_file
 
 
 @pytest.mark.parametrize(
@@ -37,28 +43,58 @@ from tests.web.serving import free_port
     ],
 )
 def test_only_loopback_is_taken_for_loopback(host, loopback):
-    assert server._is_loopback(host) is loopback
+    assert is_loopback(host) is loopback
 
 
-def test_a_certificate_that_is_not_there_is_one_sentence(refused, tmp_path):
-    address = Address(certificate=tmp_path / "none.pem")
-    with pytest.raises(SpeechError, match=r"expected a file in PEM format, got none; check"):
-        serve(ModelRegistry(by_loudness()), address)
-
-
-def test_by_https_the_page_hears_a_program_too(tmp_path):
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Two certificates with their keys, as (certificate, key)."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("certificates")
+    pairs = [(folder / f"{name}.pem", folder / f"{name}.key") for name in ("one", "two")]
+    for certificate, key in pairs:
+        subprocess.run(
+            [
+                *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
+                *("-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)),
+            ],
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
+    return pairs
+
+
+def test_a_certificate_and_a_key_that_do_not_fit_are_one_sentence(refused, pairs, tmp_path):
+    (one, key), (_, other_key) = pairs
+    absent, text = tmp_path / "none.pem", tmp_path / "text.pem"
+    text.write_text("no certificate")
+    locked = tmp_path / "locked.key"
     subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
-            *("-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)),
-        ],
+        ["openssl", "rsa", "-aes256", "-passout", "pass:x", "-in", str(key), "-out", str(locked)],
         check=True,
         capture_output=True,
         timeout=60,
     )
+    Address(certificate=one, key=key).check()
+    for certificate, private, problem in (
+        (absent, key, "none.pem: expected a file in PEM format, got none; check the path"),
+        (one, absent, "none.pem: expected a file in PEM format, got none; check the path"),
+        (one, None, "expected a certificate and its private key"),
+        (None, key, "expected a certificate for the key"),
+        (one, other_key, "check that they belong together and are not swapped"),
+        (key, one, "check that they belong together and are not swapped"),
+        (text, key, "expected a certificate and its private key"),
+        (one, locked, "without a password"),
+    ):
+        address = Address(certificate=certificate, key=private)
+        message = refused(SpeechError, lambda: serve(ModelRegistry(by_loudness()), address))  # noqa: B023
+        assert problem in message
+
+
+def test_by_https_a_program_is_answered_too(pairs):
+    certificate, key = pairs[0]
     address = Address(port=free_port(), certificate=certificate, key=key)
     blocks = serve(ModelRegistry(by_loudness()), address)
     url = str(blocks.local_url)
@@ -68,6 +104,74 @@ def test_by_https_the_page_hears_a_program_too(tmp_path):
     finally:
         blocks.close(verbose=False)
     assert answer.json()["labels"] == list(LABELS)
+
+
+def test_what_it_prints_for_others_is_where_others_reach_it():
+    address = Address("0.0.0.0", free_port())
+    urls = address.for_others()
+    assert urls
+    assert not Address().for_others()
+    assert Address("speech.local", 80).for_others() == ["http://speech.local:80/"]
+    blocks = serve(ModelRegistry(by_loudness()), address)
+    try:
+        for url in urls:
+            host = urlsplit(url).hostname
+            assert host
+            assert not is_loopback(host)
+            if host.replace(".", "").isdecimal():
+                answer = httpx.post(f"{url}live", json={}, timeout=60, trust_env=False)
+                assert answer.status_code == 200
+    finally:
+        blocks.close(verbose=False)
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """An empty folder as the machine's folder for temporary files."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+# gradio 6.31 counts its requests with what pandas 3 deprecates
+@pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated")
+@pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")
+def test_uploads_go_to_a_folder_of_this_users_own(temporary):
+    (temporary / "gradio").write_text("another user's, and so closed to this one")
+    blocks = serve(ModelRegistry(by_loudness()), Address(port=free_port()))
+    try:
+        client = client_of(str(blocks.local_url))
+        client.predict(handle_file(word_file(temporary)), api_name="/recognize")
+    finally:
+        blocks.close(verbose=False)
+    folder = server._upload_folder()
+    assert folder.parent == temporary
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert (temporary / "gradio").is_file()
+
+
+def test_a_folder_for_uploads_is_used_again_but_not_somebody_elses(temporary, monkeypatch):
+    folder = server._upload_folder()
+    folder.chmod(0o755)
+    assert server._upload_folder() == folder
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    monkeypatch.setattr(os, "getuid", lambda: 54_321)
+    theirs = temporary / "speech-commands-54321"
+    theirs.mkdir()  # of whoever runs the test, who now is another user
+    folders = [server._upload_folder(), server._upload_folder()]
+    theirs.rmdir()
+    theirs.symlink_to(folder)
+    folders.append(server._upload_folder())
+    theirs.unlink()
+    theirs.write_text("")
+    folders.append(server._upload_folder())
+    assert len({folder, theirs, *folders}) == 6
+    assert all(stat.S_IMODE(each.stat().st_mode) == 0o700 for each in folders)
+
+
+def test_without_a_folder_for_temporary_files_it_names_the_variable(refused, temporary):
+    tempfile.tempdir = str(temporary / "absent")
+    assert "TMPDIR" in refused(SpeechError, server._upload_folder)
 
 
 @pytest.fixture

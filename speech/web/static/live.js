@@ -156,12 +156,12 @@
       this.offset = undefined;
     }
 
-    url(path = "") {
-      return new URL(`live${path}`, document.baseURI);
-    }
-
     async ask(path, options) {
-      const response = await fetch(this.url(path), { method: "POST", ...options });
+      const url = window.speechUrl(`live${path}`);
+      const response = await fetch(url, { method: "POST", ...options }).catch(() => {
+        this.lookForServer();
+        throw new Error("The server stopped; press Start when it is back.");
+      });
       let answer = {};
       try {
         answer = await response.json();
@@ -170,6 +170,18 @@
       }
       if (answer.error) throw new Error(answer.error);
       return answer;
+    }
+
+    // says when the server answers again
+    async lookForServer() {
+      if (this.looking) return;
+      this.looking = true;
+      const answers = () => fetch(window.speechUrl("live"), { method: "HEAD" }).catch(() => null);
+      do {
+        await new Promise((resolve) => setTimeout(resolve, 2000));
+      } while (!(await answers()));
+      this.looking = false;
+      if (!this.running) this.say("The server is back; press Start.");
     }
 
     // a listener of the server, with the settings of the drawer

@@ -27,6 +27,14 @@
     }
   }
 
+  // A path of the server, which a reverse proxy may show below a path of its own; the page itself
+  // may be open with or without a slash at its end.
+  window.speechUrl = (path) => {
+    const root = window.gradio_config?.root ?? document.baseURI;
+    const { pathname } = new URL(root, document.baseURI);
+    return new URL(`${pathname.replace(/\/$/, "")}/${path}`, location.origin);
+  };
+
   window.speechDownload = (name, text) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type: "text/plain" }));

@@ -36,7 +36,7 @@
       this.innerHTML = PAGE;
       const { audio, timeline } = this.recording;
       this.audio = this.querySelector("audio");
-      this.audio.src = new URL(audio, document.baseURI);
+      this.audio.src = window.speechUrl(audio);
       this.canvas = this.querySelector("canvas");
       if (!timeline) return this.querySelector(".timeline-long").remove();
       const count = timeline.detections.length;
