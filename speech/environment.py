@@ -70,8 +70,9 @@ class _TensorFlowFinder:
         execute = loader.exec_module
 
         def quietly(module: ModuleType) -> None:
-            # whoever asks for its notices gets all of them
-            asked = os.environ.setdefault(_LEVEL, "3") in ("0", "1")
+            # whoever asks for its notices gets all of them; 1 asks for none, and is what JAX, which
+            # Keras imports where it is installed, sets for this process and those it starts
+            asked = os.environ.setdefault(_LEVEL, "3") == "0"
             with contextlib.nullcontext() if asked else without_notices():
                 execute(module)
 

@@ -104,6 +104,11 @@ def test_who_asks_for_the_notices_gets_them(python):
     assert python("import speech, tensorflow", TF_CPP_MIN_LOG_LEVEL="0").stderr == NOTICES
 
 
+def test_a_level_that_drops_notices_shows_none(python):
+    """JAX sets 1 where it is installed, and child processes inherit it."""
+    assert NOTICES not in python("import speech, tensorflow", TF_CPP_MIN_LOG_LEVEL="1").stderr
+
+
 def test_a_closed_descriptor_is_no_obstacle(python):
     program = "import os; os.close(2)\nimport speech"
     guard = f"{program}\nwith speech.environment.without_notices(): print('inside')"
