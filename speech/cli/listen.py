@@ -149,7 +149,9 @@ def scan(
     for path in paths:
         try:
             with progress(path.name, in_bytes=True) as on_progress:
-                timelines.append(scanning.scan(recognizer, path, config, on_progress))
+                timelines.append(
+                    scanning.scan_file(recognizer, path, config, on_progress=on_progress)
+                )
         except AudioError as error:
             failed = True
             warn(str(error))

@@ -1,43 +1,53 @@
 """Long recordings to a timeline of detections, in memory that does not grow with their length."""
 
+import itertools
+import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from speech.audio import Waveform, open_audio
-from speech.data.annotations import Word, csv_text
+from speech.audio import Waveform, open_audio, resample
+from speech.data.annotations import Word, audacity_text, csv_text
 from speech.detection import DecoderConfig, Detection
 from speech.errors import AudioError
+from speech.progress import OnProgress, no_progress
 from speech.recognizer import Recognizer
 from speech.stream import StreamDecoder
 
-Progress = Callable[[int, int], object]
-
 BATCH = 256  # windows in one call of the network: half a minute of sound
+_SHORT_CLIPS = 2  # a recording of at most so many clips is taken for one word
+_COLUMNS = 1200
+_SLICE_SECONDS = 0.02
+
+Blocks = Iterator[tuple[Waveform, int]]
 
 
 class Timeline(NamedTuple):
-    """What is said in a recording.
+    """The commands of a recording.
 
     Attributes:
         path: The recording.
         seconds: Its length.
         detections: In the order of time.
+        peaks: Highest absolute sample of each of at most 1200 equal pieces, in [0, 1].
     """
 
     path: Path
     seconds: float
     detections: tuple[Detection, ...]
+    peaks: tuple[float, ...] = ()
 
 
-def scan(
+def scan_file(
     recognizer: Recognizer,
     path: Path,
     config: DecoderConfig | None = None,
-    progress: Progress = lambda _done, _total: None,
+    *,
+    max_seconds: float = float("inf"),
+    on_progress: OnProgress = no_progress,
 ) -> Timeline:
     """Find the commands in a recording of any length, exactly as ``StreamDecoder`` would.
 
@@ -48,33 +58,91 @@ def scan(
         recognizer: The model.
         path: The recording.
         config: When to detect; by default what the model says.
-        progress: Told how many bytes of how many were read.
+        max_seconds: Longest recording accepted.
+        on_progress: Told how many bytes of how many were read.
 
     Raises:
-        AudioError: It cannot be read.
+        AudioError: It cannot be read, is empty, or is too long.
         ValueError: Config and model do not fit.
     """
+    return _timeline(recognizer, path, config, _limited(path, max_seconds, on_progress))
+
+
+def word_or_timeline(
+    recognizer: Recognizer,
+    path: Path,
+    *,
+    max_seconds: float = float("inf"),
+    on_progress: OnProgress = no_progress,
+) -> Waveform | Timeline:
+    """Read a recording that may be one word or a long one; it is decoded once.
+
+    Args:
+        recognizer: The model.
+        path: The recording.
+        max_seconds: Longest recording accepted.
+        on_progress: As ``scan_file``.
+
+    Returns:
+        The samples of a recording of at most two clips, as ``load_audio`` gives them; the timeline
+        of a longer one.
+
+    Raises:
+        AudioError: As ``scan_file``.
+    """
+    blocks = _limited(path, max_seconds, on_progress)
+    most = _SHORT_CLIPS * recognizer.features.clip_seconds
+    head: list[tuple[Waveform, int]] = []
+    frames = 0
+    for block, rate in blocks:
+        head.append((block, rate))
+        frames += len(block)
+        if frames > most * rate:
+            return _timeline(recognizer, path, None, itertools.chain(head, blocks))
+    if not frames:
+        raise _empty(path)
+    samples = np.concatenate([block for block, _ in head])
+    return resample(samples, head[0][1], recognizer.features.sample_rate)
+
+
+def _timeline(
+    recognizer: Recognizer, path: Path, config: DecoderConfig | None, blocks: Blocks
+) -> Timeline:
     decoder = StreamDecoder(recognizer, config, batch_size=BATCH)
-    batch_seconds = BATCH * decoder.config.step_seconds
-    found: list[Detection] = []
-    for samples, rate in _gathered(_blocks(path, progress), batch_seconds):
-        found += decoder.push(samples, rate)
-    found += decoder.flush()
-    if not decoder.seconds:
-        raise AudioError(f"{path}: expected at least one sample, got none; record it again")
-    return Timeline(path, decoder.seconds, tuple(found))
+    outline = _Outline()
+    detections: list[Detection] = []
+    for samples, rate in _gathered(outline.watch(blocks), BATCH * decoder.config.step_seconds):
+        detections += decoder.push(samples, rate)
+    detections += decoder.flush()
+    if not outline.seconds:
+        raise _empty(path)
+    return Timeline(path, outline.seconds, tuple(detections), outline.peaks())
 
 
-def _blocks(path: Path, progress: Progress) -> Iterator[tuple[Waveform, int]]:
+def _empty(path: Path) -> AudioError:
+    return AudioError(f"{path}: expected at least one sample, got none; record it again")
+
+
+def _limited(path: Path, max_seconds: float, on_progress: OnProgress) -> Blocks:
+    frames = 0
+    for block, rate in _blocks(path, on_progress):
+        frames += len(block)
+        if frames > max_seconds * rate:
+            raise AudioError(
+                f"{path}: expected at most {max_seconds / 60:g} minutes, got more; cut it, for "
+                f"example: ffmpeg -i INPUT -t {max_seconds:g} output.wav"
+            )
+        yield block, rate
+
+
+def _blocks(path: Path, on_progress: OnProgress) -> Blocks:
     with open_audio(path) as file:
         for block in file.blocks():
             yield block, file.sample_rate
-            progress(file.bytes_read, file.n_bytes)
+            on_progress(file.bytes_read, file.n_bytes)
 
 
-def _gathered(
-    blocks: Iterator[tuple[Waveform, int]], seconds: float
-) -> Iterator[tuple[Waveform, int]]:
+def _gathered(blocks: Blocks, seconds: float) -> Blocks:
     """The same sound in pieces of so many seconds; a batch is then as large as it may be."""
     waiting: list[Waveform] = []
     n, rate = 0, 0
@@ -90,20 +158,88 @@ def _gathered(
         yield np.concatenate(waiting), rate
 
 
+class _Outline:
+    """The length and the peaks of a recording whose blocks pass by, in bounded memory."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._slices = np.zeros(0, np.float32)
+        self._slice_seconds = _SLICE_SECONDS
+        self._rest = np.zeros(0, np.float32)  # of a slice that is not complete
+
+    def watch(self, blocks: Blocks) -> Blocks:
+        frames, rate = 0, 1
+        for block, rate in blocks:
+            frames += len(block)
+            self._add(np.abs(block), rate)
+            yield block, rate
+        if len(self._rest):
+            self._slices = np.append(self._slices, self._rest.max())
+        self.seconds = frames / rate
+
+    def _add(self, sizes: Waveform, rate: int) -> None:
+        size = round(self._slice_seconds * rate)
+        sizes = np.concatenate([self._rest, sizes])
+        whole = len(sizes) // size * size
+        slices = sizes[:whole].reshape(-1, size).max(axis=1, initial=0.0)
+        self._slices, self._rest = np.concatenate([self._slices, slices]), sizes[whole:]
+        while len(self._slices) >= 16 * _COLUMNS:
+            pairs = len(self._slices) // 2 * 2
+            odd = self._slices[pairs:]
+            self._slices = self._slices[:pairs].reshape(-1, 2).max(axis=1)
+            # the one that is left over belongs to the next slice, which is twice as long
+            self._rest = np.concatenate([np.repeat(odd, size), self._rest])
+            self._slice_seconds *= 2
+            size = round(self._slice_seconds * rate)
+
+    def peaks(self) -> tuple[float, ...]:
+        if not len(self._slices):
+            return ()
+        n = min(_COLUMNS, len(self._slices))
+        starts = np.linspace(0, len(self._slices), n, endpoint=False).astype(int)
+        highest = np.minimum(1.0, np.maximum.reduceat(self._slices, starts))
+        return tuple(highest.astype(float).round(3).tolist())
+
+
+# --- what is written ------------------------------------------------------------------------------
+
+
 def fields(timeline: Timeline) -> Iterator[dict[str, Any]]:
     """One dict a detection, JSON-able; times in seconds."""
-    for found in timeline.detections:
+    for detection in timeline.detections:
         yield {
             "file": str(timeline.path),
-            "label": found.label,
-            "probability": round(found.probability, 4),
-            "time": round(found.time, 3),
-            "start": round(found.start, 3),
+            "label": detection.label,
+            "probability": round(detection.probability, 4),
+            "time": round(detection.time, 3),
+            "start": round(detection.start, 3),
         }
 
 
+def document(timeline: Timeline) -> dict[str, Any]:
+    """All of a timeline, JSON-able, for a page; it names the file without its folder.
+
+    Returns:
+        ``name``, ``seconds``, ``detections`` (a dict each), ``peaks``, and ``files``: the
+        detections as the text of files, by suffix (csv, json, and txt for Audacity).
+    """
+    timeline = timeline._replace(path=Path(timeline.path.name))
+    rows = [{key: row[key] for key in row if key != "file"} for row in fields(timeline)]
+    summary = {
+        "name": str(timeline.path),
+        "seconds": round(timeline.seconds, 3),
+        "detections": rows,
+    }
+    files = {
+        "csv": csv_of([timeline]),
+        "json": json.dumps(summary, indent=2) + "\n",
+        "txt": audacity_text(words_of(timeline)),
+    }
+    return {**summary, "peaks": list(timeline.peaks), "files": files}
+
+
 def csv_of(timelines: Sequence[Timeline]) -> str:
-    """A CSV file of all detections; ``speech score-stream`` reads start, end and label of it."""
+    """A CSV file of all detections, which ``speech.data.annotations.read_labels`` reads."""
     rows = [
         (str(t.path), f"{d.start:.3f}", f"{d.time:.3f}", d.label, f"{d.probability:.4f}")
         for t in timelines
@@ -114,7 +250,7 @@ def csv_of(timelines: Sequence[Timeline]) -> str:
 
 def words_of(timeline: Timeline) -> list[Word]:
     """The detections as labels from the start of the window to the decision."""
-    return [Word(found.start, found.time, found.label) for found in timeline.detections]
+    return [Word(d.start, d.time, d.label) for d in timeline.detections]
 
 
 def file_names(paths: Sequence[Path], suffix: str) -> list[str]:

@@ -7,15 +7,18 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from speech.audio import FORMATS, Waveform, fit_length, load_audio
+from speech.audio import FORMATS, Waveform, fit_length
 from speech.errors import SpeechError
-from speech.live.recording import MAX_MEGABYTES, MAX_SECONDS, Progress, commands_in, is_short
+from speech.live.scan import Timeline, document, word_or_timeline
+from speech.progress import OnProgress, no_progress
 from speech.recognizer import Recognizer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ERROR_MARK = "⚠"
+MAX_SECONDS = 3600.0  # of a recording
+MAX_MEGABYTES = 250
 INVITATION = (
     f"Upload {FORMATS}, at most {MAX_SECONDS / 60:g} minutes and {MAX_MEGABYTES} MB: one word, or "
     "a long recording to find the commands in."
@@ -34,7 +37,7 @@ class Answer(NamedTuple):
         mfcc: Picture of that clip's features.
         status: One sentence for the user; an error begins with ``ERROR_MARK``.
         recording: Where to play it (``audio``), and of a long one its ``timeline``, which is
-            what ``commands_in`` returns.
+            what ``speech.live.scan.document`` returns.
     """
 
     probabilities: dict[str, float] | None
@@ -50,27 +53,29 @@ class Answer(NamedTuple):
 
 
 def answer_file(
-    recognizer: Recognizer, path: str | None, progress: Progress = lambda _share: None
+    recognizer: Recognizer, path: str | None, on_progress: OnProgress = no_progress
 ) -> Answer:
     """Recognize the recording in a file; whatever is wrong with it becomes the status.
 
     Args:
         recognizer: The model.
         path: The file; None where none is chosen.
-        progress: Told which share of a long recording is done, in [0, 1].
+        on_progress: Told how many bytes of how many were read.
     """
     if path is None:
         return Answer(None, None, None, INVITATION, None)
     audio = {"audio": f"gradio_api/file={quote(path)}"}
     try:
-        if is_short(recognizer, Path(path)):
-            waveform = load_audio(path, recognizer.features.sample_rate)
-            return answer_waveform(recognizer, waveform)._replace(recording=audio)
-        timeline = commands_in(recognizer, Path(path), progress=progress)
+        found = word_or_timeline(
+            recognizer, Path(path), max_seconds=MAX_SECONDS, on_progress=on_progress
+        )
+        if not isinstance(found, Timeline):
+            return answer_waveform(recognizer, found)._replace(recording=audio)
     except SpeechError as error:
         # the folder is a temporary one of the server and means nothing to the user
         return Answer.of_error(str(error).replace(path, Path(path).name))
-    count = len(timeline["detections"])
+    timeline = document(found)
+    count = len(found.detections)
     status = f"{count} command{'' if count == 1 else 's'} in {timeline['seconds']:.1f} s."
     return Answer(None, None, None, status, {**audio, "timeline": timeline})
 

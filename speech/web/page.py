@@ -68,7 +68,11 @@ def build_page(registry: ModelRegistry) -> gr.Blocks:
             progress: gr.Progress = gr.Progress(),  # noqa: B008
         ) -> Answer:
             try:
-                return answer_file(registry.get(model), path, progress)
+                return answer_file(
+                    registry.get(model),
+                    path,
+                    lambda done, total: progress(done / max(total, 1)),
+                )
             except SpeechError as error:
                 return Answer.of_error(str(error))
 

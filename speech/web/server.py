@@ -19,10 +19,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from speech.errors import SpeechError
-from speech.live.recording import MAX_MEGABYTES
 from speech.recognizer import Recognizer
 from speech.web.address import Address
-from speech.web.answers import answer_waveform
+from speech.web.answers import MAX_MEGABYTES, answer_waveform
 from speech.web.gradio_patches import gradio as gr
 from speech.web.gradio_patches import slow_down_queue
 from speech.web.models import ModelRegistry

@@ -112,12 +112,14 @@ def test_one_recording_gives_one_file_of_labels(words, tmp_path):
 def test_a_bad_recording_among_good_ones_is_named_and_the_others_are_scanned(words, tmp_path):
     letter = tmp_path / "letter.wav"
     letter.write_text("Dear sir or madam")
-    short = wav(tmp_path / "short.wav", said([], 0.5))
+    short = wav(tmp_path / "short.wav", said([(0.05, "high")], 0.5))
     result = speech("scan", letter, short, words, "--json")
     assert result.returncode == 3
-    [only] = result.stderr.splitlines()
-    assert "letter.wav: expected" in only
-    assert len(result.stdout.splitlines()) == 3
+    [complaint] = result.stderr.splitlines()
+    assert "letter.wav: expected" in complaint
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["label"] for row in found] == ["high", *SPOKEN]
+    assert found[0]["file"] == str(short)
 
 
 # --- score-stream -------------------------------------------------------------------------------

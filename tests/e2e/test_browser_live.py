@@ -13,7 +13,7 @@ import scipy.signal
 
 from speech.audio import load_audio
 from speech.labels import commands
-from speech.live.scan import scan
+from speech.live.scan import scan_file
 from speech.live.session import decoder_for
 from speech.recognizer import load
 from speech.stream import StreamDecoder
@@ -109,7 +109,7 @@ def synthesiser(recognizer) -> Iterator[tuple[str, np.ndarray]]:
     """The words of the example, each with some of the pause around it."""
     example = ROOT / "speech" / "web" / "static" / "examples" / "seven_words.flac"
     samples = load_audio(example, 16_000)
-    for found in scan(recognizer, example).detections:
+    for found in scan_file(recognizer, example).detections:
         yield found.label, samples[round(16_000 * (found.start - 0.3)) :][: round(16_000 * 1.6)]
 
 

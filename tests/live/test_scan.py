@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import tracemalloc
 from pathlib import Path
 
@@ -12,13 +13,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
-from speech.audio import read_blocks
+from speech.audio import load_audio, open_audio, read_blocks
 from speech.data.annotations import audacity_text, read_labels
 from speech.detection import DecoderConfig, Detection
 from speech.errors import AudioError
 from speech.features import FeatureConfig, mfcc
 from speech.formats.metadata import WINDOW_HOPS
-from speech.live.scan import BATCH, Timeline, clock, csv_of, fields, file_names, scan, words_of
+from speech.live.scan import (
+    BATCH,
+    Timeline,
+    clock,
+    csv_of,
+    document,
+    fields,
+    file_names,
+    scan_file,
+    word_or_timeline,
+    words_of,
+)
 from speech.recognizer import Recognizer
 from speech.stream import SlidingWindowClassifier, StreamDecoder
 from tests import sounds
@@ -85,7 +97,7 @@ def alike(found, expected) -> bool:
 def test_a_scan_detects_what_the_live_decoder_detects(tmp_path_factory, n, seconds, rate):
     path = wav(tmp_path_factory.mktemp("scan") / "a.wav", words(n, seconds, rate), rate)
     recognizer = tones.recognizer()
-    timeline = scan(recognizer, path)
+    timeline = scan_file(recognizer, path)
     assert alike(timeline.detections, live(recognizer, path))
     assert timeline.seconds == pytest.approx(soundfile.info(path).duration, abs=1e-3)
 
@@ -110,7 +122,7 @@ def test_features_once_a_frame_give_the_probabilities_of_every_window(sizes, bat
 
 def test_features_are_computed_once_a_frame_and_the_network_is_asked_in_batches(tmp_path):
     recognizer = OnFrames()
-    scan(recognizer, wav(tmp_path / "a.wav", words(30, 120.0)))
+    scan_file(recognizer, wav(tmp_path / "a.wav", words(30, 120.0)))
     assert recognizer.samples < 1.1 * 120 * 16_000, "not ten times, as windows overlap"
     assert recognizer.clips == 1, "the answer to silence"
     assert max(recognizer.batches) == BATCH
@@ -140,7 +152,7 @@ def test_memory_does_not_grow_with_the_recording(tmp_path):
                 file.write(minute)
         tracemalloc.start()
         try:
-            assert scan(recognizer, path).seconds == 60 * minutes
+            assert scan_file(recognizer, path).seconds == 60 * minutes
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()
@@ -152,32 +164,108 @@ def test_progress_is_told_in_bytes_up_to_the_end(tmp_path, kind, subtype, _toler
     path = tmp_path / f"a.{kind.lower()}"
     path.write_bytes(sounds.encode(sounds.noise(30.0, 48_000), 48_000, kind, subtype))
     told: list[tuple[int, int]] = []
-    scan(tones.recognizer(), path, progress=lambda done, total: told.append((done, total)))
+    scan_file(tones.recognizer(), path, on_progress=lambda done, total: told.append((done, total)))
     assert {total for _, total in told} == {path.stat().st_size}
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert told[-1][0] >= 0.9 * told[-1][1]
 
 
-@pytest.mark.parametrize("seconds", [0.45, 0.5, 0.9999])
-def test_the_word_of_a_recording_shorter_than_a_window_is_found(seconds, tmp_path):
-    path = wav(tmp_path / "short.wav", tones.said([(0.02, "low")], seconds))
-    found = scan(tones.recognizer(), path)
-    assert found.seconds == pytest.approx(seconds, abs=1e-4)
-    assert [d.label for d in found.detections] == ["low"]
-    assert found.detections[0].time <= found.seconds
+def test_a_word_in_less_than_a_window_is_detected(tmp_path):
+    path = wav(tmp_path / "short.wav", tones.said([(0.05, "low")], 0.5))
+    timeline = scan_file(tones.recognizer(), path)
+    assert [d.label for d in timeline.detections] == ["low"]
+    assert timeline.detections[0].time <= timeline.seconds == 0.5
+    assert scan_file(tones.recognizer(), wav(path, words(0, 1.0)[:1])).detections == ()
 
 
-def test_a_recording_without_a_sample_is_refused(tmp_path, refused):
+def test_no_samples_at_all_are_refused(tmp_path, refused):
     path = wav(tmp_path / "empty.wav", np.zeros(0))
-    assert "at least one sample" in refused(AudioError, lambda: scan(tones.recognizer(), path))
+    for read in (scan_file, word_or_timeline):
+        assert "got none" in refused(AudioError, lambda read=read: read(tones.recognizer(), path))
 
 
 def test_a_file_that_cannot_be_read_is_refused_as_by_the_door_of_audio(tmp_path, refused):
     letter = tmp_path / "letter.wav"
     letter.write_text("Dear sir or madam")
     for path in (tmp_path, tmp_path / "nothing.wav", letter):
-        by_scan = refused(AudioError, lambda path=path: scan(tones.recognizer(), path))
+        by_scan = refused(AudioError, lambda path=path: scan_file(tones.recognizer(), path))
         assert by_scan == refused(AudioError, lambda path=path: list(read_blocks(path)))
+
+
+# --- what a page shows of it ---------------------------------------------------------------------
+
+WORDS = [(0.5, "low"), (2.0, "high"), (3.5, "low")]
+
+
+@pytest.fixture
+def long(tmp_path):
+    return wav(tmp_path / "some words.wav", tones.said(WORDS, 5.0))
+
+
+def test_the_peaks_are_high_where_something_is_said(long):
+    peaks = np.array(scan_file(tones.recognizer(), long).peaks)
+    times = np.arange(len(peaks)) * 5.0 / len(peaks)
+    speaking = np.any([(times >= s) & (times < s + 0.38) for s, _ in WORDS], axis=0)
+    quiet = np.all([(times < s - 0.02) | (times >= s + 0.42) for s, _ in WORDS], axis=0)
+    assert peaks[speaking].min() > 0.2
+    assert peaks[quiet].max() < 0.05
+
+
+def test_a_click_in_an_hour_is_in_the_peaks_at_its_time(tmp_path):
+    path = tmp_path / "hour.flac"
+    hour = np.zeros(3600 * 8_000, np.int16)
+    hour[round(0.7501 * len(hour))] = 20_000
+    path.write_bytes(sounds.encode(hour, 8_000, "FLAC"))
+    peaks = scan_file(tones.recognizer(), path).peaks
+    assert len(peaks) == 1200
+    assert [i for i, peak in enumerate(peaks) if peak] == [900]
+    assert max(peaks) == pytest.approx(20_000 / 32_768, abs=1e-3)
+
+
+def test_the_document_says_the_same_in_each_form_and_names_no_folder(long, tmp_path):
+    found = document(scan_file(tones.recognizer(), long))
+    assert json.loads(json.dumps(found)) == found
+    rows = list(csv.DictReader(found["files"]["csv"].splitlines()))
+    labels = [line.split("\t") for line in found["files"]["txt"].splitlines()]
+    summary = json.loads(found["files"]["json"])
+    said_words = [word for _, word in WORDS]
+    assert [row["label"] for row in rows] == said_words
+    assert [label for _, _, label in labels] == said_words
+    assert [d["label"] for d in summary["detections"]] == said_words
+    assert {row["file"] for row in rows} == {"some words.wav"} == {summary["name"]}
+    assert str(tmp_path) not in str(found)
+
+
+def test_too_long_a_recording_is_refused(long, refused):
+    message = refused(AudioError, lambda: scan_file(tones.recognizer(), long, max_seconds=4.9))
+    assert "at most" in message
+    assert scan_file(tones.recognizer(), long, max_seconds=5.0).seconds == 5.0
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+@pytest.mark.parametrize(("seconds", "short"), [(0.1, True), (2.0, True), (2.01, False)])
+def test_two_clips_are_one_word_as_load_audio_gives_it(tmp_path, seconds, short, rate):
+    path = wav(tmp_path / "a.wav", words(1, 3.0, rate)[: round(seconds * rate)], rate)
+    found = word_or_timeline(tones.recognizer(), path)
+    assert isinstance(found, Timeline) is not short
+    if short:
+        np.testing.assert_array_equal(found, load_audio(path))
+    else:
+        assert found == scan_file(tones.recognizer(), path)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 5.0])
+def test_an_upload_is_decoded_once(tmp_path, monkeypatch, seconds):
+    reads: list = []
+
+    def counted(source):
+        reads.append(source)
+        return open_audio(source)
+
+    monkeypatch.setattr("speech.live.scan.open_audio", counted)
+    sound = words(0, 5.0)[: round(seconds * 16_000)]
+    word_or_timeline(tones.recognizer(), wav(tmp_path / "a.wav", sound))
+    assert len(reads) == 1
 
 
 # --- what is written ----------------------------------------------------------------------------
