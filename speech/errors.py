@@ -45,6 +45,12 @@ class MicrophoneError(SpeechError):
     exit_code = 6
 
 
+class EvidenceError(SpeechError):
+    """What was asked for cannot be shown by the data at hand, so nothing was chosen."""
+
+    exit_code = 7
+
+
 class SpeechWarning(UserWarning):
     """Something that the user should know about an input that was taken all the same.
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from speech.data.annotations import Word
 from speech.detection import DecoderConfig
-from speech.evaluation.scoring import Heard
+from speech.evaluation.scoring import StreamPosteriors
 from speech.features import FeatureConfig
 from speech.recognizer import Recognizer
 
@@ -20,7 +20,7 @@ def no_network(waveforms: np.ndarray) -> np.ndarray:
 MODEL = Recognizer("rows", LABELS, FeatureConfig(), no_network)
 
 
-def said(kind: str, condition: str, peaks: list[tuple[str, float]], real: bool) -> Heard:
+def said(kind: str, condition: str, peaks: list[tuple[str, float]], real: bool) -> StreamPosteriors:
     """A plateau of nine windows for each (label, probability), four seconds apart."""
     rows = np.tile(SILENT, (40 * len(peaks) + 20, 1))
     words = []
@@ -31,13 +31,15 @@ def said(kind: str, condition: str, peaks: list[tuple[str, float]], real: bool) 
         rows[first : first + 9, 2] = 1 - probability
         words.append(Word(first / 10 - 0.4, first / 10 + 0.1, label))
     seconds = len(rows) / 10
-    return Heard(
+    return StreamPosteriors(
         kind, condition, tuple(words) if real else (), seconds, seconds, rows.astype(np.float32),
         SILENT,
     )  # fmt: skip
 
 
-def drawn(kind: str, n: int, mean: float, real: bool, seed: int, condition: str = "clean") -> Heard:
+def drawn(
+    kind: str, n: int, mean: float, real: bool, seed: int, condition: str = "clean"
+) -> StreamPosteriors:
     """Words whose odds are normally distributed around a mean, on a logarithmic scale."""
     rng = np.random.default_rng([seed, n])
     logits = rng.normal(mean, 1.5, n)

@@ -304,7 +304,7 @@ def _measured(file: Path, recordings: "Recordings", unheard: "ContinuousSpeech")
     from speech.data.datasets import parse_labels
     from speech.data.evaluation_set import evaluation_set
     from speech.evaluation.metrics import clip_metrics
-    from speech.evaluation.robustness import conditions, rooms
+    from speech.evaluation.robustness import conditions, false_accepts_on_noise
     from speech.model import load_model
     from speech.recognizer import load
 
@@ -329,7 +329,7 @@ def _measured(file: Path, recordings: "Recordings", unheard: "ContinuousSpeech")
         c.name: c.accuracy
         for c in conditions(recognizer, recordings, clips, only=("telephone", "10 dB SNR"))
     }
-    empty = list(rooms(recognizer))
+    empty = list(false_accepts_on_noise(recognizer))
     return {
         "parameters": load_model(file).count_params(),
         "accuracy": metrics.accuracy,
@@ -337,7 +337,7 @@ def _measured(file: Path, recordings: "Recordings", unheard: "ContinuousSpeech")
         "commands": float(np.mean([recall[word] for word in labels.words])),
         "held_out": 1 - commanded(recordings.samples[strange]),
         "speech": commanded(windows),
-        "rooms": sum(r.false_commands for r in empty) / sum(r.n for r in empty),
+        "rooms": sum(r.false_accepts for r in empty) / sum(r.n for r in empty),
         "telephone": worse["telephone band (8 kHz)"],
         "noise": worse["noise, 10 dB SNR"],
     }

@@ -17,7 +17,8 @@ from speech.installation import install_command
 app = typer.Typer(
     name="speech",
     help="Train, evaluate and run spoken-command models.",
-    epilog="Exit codes: 0 done, 1 unexpected, 2 usage, 3 audio, 4 corpus, 5 model, 6 microphone.",
+    epilog="Exit codes: 0 done, 1 unexpected, 2 usage, 3 audio, 4 corpus, 5 model, 6 microphone, "
+    "7 not enough data to show what was asked for.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},

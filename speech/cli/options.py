@@ -231,6 +231,13 @@ Robustness = Annotated[
     bool,
     typer.Option("--robustness", help="Also evaluate under noise, gain, codecs and reverberation."),
 ]
+Unseen = Annotated[
+    list[Path] | None,
+    typer.Option(
+        show_default=False,
+        help="Folder of SOURCE/WORD/ or WORD/ that nothing trained on; may be repeated.",
+    ),
+]
 SeedRuns = Annotated[
     list[Path] | None,
     typer.Option(

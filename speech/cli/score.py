@@ -1,4 +1,4 @@
-"""The command that scores the live decoder: score-stream."""
+"""The commands that measure the live decoder and choose its thresholds."""
 
 import json
 import shlex
@@ -9,217 +9,299 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from speech.cli.console import console, progress, table
-from speech.cli.options import DEFAULT_MODEL, AsJson
+from speech.cli import options
+from speech.cli.console import console, progress, table, warn
+from speech.cli.options import DEFAULT_DATA, DEFAULT_MODEL, examples
 
 if TYPE_CHECKING:
-    from speech.evaluation.synthetic_streams import Plan
+    from speech.data.recordings import ContinuousSpeech, Recordings
+    from speech.evaluation.scoring import StreamPosteriors
+    from speech.evaluation.synthetic_streams import Part, Plan
+    from speech.evaluation.tuning import Tuning
     from speech.recognizer import Recognizer
 
 app = typer.Typer()
 
 
-@app.command("score-stream")
-def score_stream(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or its file.")] = DEFAULT_MODEL,
-    data: Annotated[Path, typer.Option(help="Folder of the corpus.")] = Path(
-        "datasets/speech_commands_v0.02"
-    ),
-    speech: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Folder of speech without the commands, for false alarms; may be repeated.",
-            show_default=False,
-        ),
-    ] = None,
+@app.command(epilog=examples("speech score --data my_words --negative-speech radio"))
+def score(
+    model: options.Model = DEFAULT_MODEL,
+    data: options.Data = DEFAULT_DATA,
+    speech: options.NegativeSpeech = None,
     snr: Annotated[
-        str, typer.Option(help="Conditions: clean, or dB of signal to noise, with commas.")
+        str, typer.Option(help="Conditions: clean, or signal-to-noise ratios in dB, with commas.")
     ] = "clean,10",
-    gap: Annotated[
-        tuple[float, float], typer.Option(help="Shortest and longest pause between words, in s.")
-    ] = (0.5, 1.5),
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    max_false_alarms_per_hour: Annotated[
-        float | None,
-        typer.Option(
-            help="Choose thresholds for this rate, on other streams.", show_default=False, min=0.001
-        ),
-    ] = None,
-    store: Annotated[
-        bool, typer.Option("--store", help="Write the chosen thresholds into the model.")
-    ] = False,
-    recording: Annotated[
-        Path | None, typer.Option(help="Score a long recording instead.", show_default=False)
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="What it says: CSV (start,end,label) or Audacity's.", show_default=False),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for JSON and picture.", show_default="the model's folder"),
-    ] = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="SPEECH_CACHE", show_default="the user's cache folder", help="For decoded clips."
-        ),
-    ] = None,
-    as_json: AsJson = False,
+    seed: Annotated[int, typer.Option(min=0, help="Decides order, pauses and noise.")] = 0,
+    out: options.Out = None,
+    cache: options.Cache = None,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Measure the live decoder: hits, false alarms an hour, latency; choose its thresholds."""
-    from speech.detection import DecoderConfig
-    from speech.evaluation import stream_card
-    from speech.evaluation.synthetic_streams import Plan
+    """Measure the live decoder: words found, fast words, false accepts per hour, latency."""
+    from speech.evaluation import scoring, stream_card
+    from speech.evaluation.fast_words import fast_word_streams
     from speech.recognizer import load
+    from speech.stream import chosen_for
 
-    _refuse(
-        (recording is None) != (labels is None),
-        "expected --recording and --labels together, got one of them",
-    )
-    _refuse(
-        recording is not None and max_false_alarms_per_hour is not None,
-        "expected no --recording where thresholds are chosen, got both",
-    )
-    _refuse(
-        store and max_false_alarms_per_hour is None,
-        "expected --max-false-alarms-per-hour beside --store, got --store alone",
-    )
-    _refuse(
-        max_false_alarms_per_hour is not None and not speech,
-        "expected --speech to choose thresholds on, got none",
-    )
-    try:
-        plan = Plan(_conditions(snr), gap, seed)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+    plan = _plan(snr, seed)
     recognizer = load(model)
-    command = shlex.join(["speech", *sys.argv[1:]])
-    if recording is not None and labels is not None:
-        content = _of_recording(recognizer, recording, labels, command)
-    else:
-        content = _of_corpus(
-            recognizer, data, speech or [], plan, max_false_alarms_per_hour, cache, command
+    folder = model if model.is_dir() else model.parent
+    _warn_of_speech(recognizer, speech or [], stream_card.read(folder, stream_card.TUNING_FILE))
+    recordings, spoken = _read(recognizer, data, speech or [], cache)
+    config = chosen_for(recognizer)
+    streams = _posteriors(recognizer, recordings, spoken, plan, "evaluation")
+    rate = recognizer.features.sample_rate
+    fast = fast_word_streams(recordings, recognizer.labels, rate, "evaluation", seed)
+    with progress("Scoring fast words") as on_progress:
+        fast_posteriors = scoring.compute_posteriors(
+            recognizer, fast, config.step_seconds, on_progress
         )
-        out = out or (model if model.is_dir() else model.parent)
-    if out is not None:
-        stream_card.write(content, out)
-    if store:
-        for path in stream_card.store(model, DecoderConfig.from_dict(content["decoder"])):
-            typer.echo(f"speech: the settings are stored in {path}", err=True)
+    measured = {
+        "evaluation": scoring.measure_streams(recognizer, streams, config),
+        "fast_words": scoring.measure_fast_words(recognizer, fast_posteriors, config),
+    }
+    content = stream_card.content(
+        recognizer, recordings, spoken, plan, config, measured, _command_line()
+    )
+    target = out or folder
+    stream_card.write(content, target)
     if as_json:
         typer.echo(json.dumps(content))
         return
-    _print(content["measuring"])
-    if out is not None:
-        typer.echo(f"Written: {out / stream_card.FILE}, {out / stream_card.PICTURE}")
+    _print(content["evaluation"])
+    _print_fast(content["fast_words"])
+    typer.echo(f"Written: {target / stream_card.FILE}, {target / stream_card.PICTURE}")
 
 
-def _refuse(when: bool, why: str) -> None:
-    if when:
-        raise typer.BadParameter(why)
-
-
-def _conditions(text: str) -> tuple[float | None, ...]:
-    try:
-        return tuple(None if part.strip() == "clean" else float(part) for part in text.split(","))
-    except ValueError as error:
-        raise ValueError(f"expected clean, or numbers of dB, got {text!r}") from error
-
-
-def _of_recording(
-    recognizer: "Recognizer", recording: Path, labels: Path, command: str
-) -> dict[str, Any]:
+@app.command(epilog=examples("speech score-recording meeting.flac labels.csv"))
+def score_recording(
+    recording: Annotated[Path, typer.Argument(help="A recording of any length.")],
+    labels: Annotated[
+        Path, typer.Argument(help="What is said in it: CSV (start,end,label) or Audacity's.")
+    ],
+    model: options.ModelOption = DEFAULT_MODEL,
+    as_json: options.AsJson = False,
+) -> None:
+    """Measure the live decoder on a long recording whose words are known."""
     from speech.data.annotations import read_labels
     from speech.evaluation import scoring
+    from speech.recognizer import load
     from speech.stream import chosen_for
 
+    recognizer = load(model)
     config = chosen_for(recognizer)
     words = read_labels(labels)
-    heard = scoring.hear_recording(recognizer, recording, words, config.step_seconds)
-    return {
+    stream = scoring.posteriors_of_file(recognizer, recording, words, config.step_seconds)
+    content: dict[str, Any] = {
         "model": recognizer.name,
-        "command": command,
+        "command": _command_line(),
         "decoder": config.to_dict(),
-        "measuring": scoring.measure(recognizer, [heard], config),
+        "evaluation": scoring.measure_streams(recognizer, [stream], config),
     }
+    if as_json:
+        typer.echo(json.dumps(content))
+    else:
+        _print(content["evaluation"])
 
 
-def _of_corpus(
-    recognizer: "Recognizer",
-    data: Path,
-    folders: Sequence[Path],
-    plan: "Plan",
-    rate: float | None,
-    cache: Path | None,
-    command: str,
-) -> dict[str, Any]:
-    from speech.data.corpus import index_corpus
-    from speech.data.recordings import decode, read_speech
+@app.command(
+    epilog=examples("speech tune-thresholds --data my_words --negative-speech radio --store")
+)
+def tune_thresholds(
+    model: options.Model = DEFAULT_MODEL,
+    data: options.Data = DEFAULT_DATA,
+    speech: options.NegativeSpeech = None,
+    words: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of words that are no commands, to choose acceptance on; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    rate: Annotated[
+        float, typer.Option(min=0.001, help="Wanted false accepts per hour of speech.")
+    ] = 5.0,
+    accept_rate: Annotated[
+        float, typer.Option(min=0.001, max=0.5, help="Wanted share of other words accepted.")
+    ] = 0.05,
+    store: Annotated[
+        bool, typer.Option("--store", help="Write the thresholds into the model.")
+    ] = False,
+    cache: options.Cache = None,
+) -> None:
+    """Choose thresholds, of the live decoder and for clips, on data that never trained.
+
+    Exits with 7 where the data cannot show the wanted rates; then nothing is chosen.
+    """
     from speech.evaluation import scoring, stream_card, tuning
-    from speech.evaluation.synthetic_streams import Part, streams
+    from speech.evaluation.fast_words import fast_word_streams
+    from speech.files import write_json
+    from speech.recognizer import load
     from speech.stream import chosen_for
 
-    for folder in folders:
-        if stream_card.trained_on(recognizer, folder):
-            _warn(
-                f"{folder}: the model was trained on a folder of this name; false alarms there "
-                "say nothing about other speech"
-            )
-    corpus = index_corpus(data)
-    with progress("Decoding") as tell:
-        recordings = decode(corpus, recognizer.features, cache, tell)
-    spoken = [read_speech([folder], recognizer.features) for folder in folders]
+    if not speech:
+        raise typer.BadParameter("expected --negative-speech to choose thresholds on, got none")
+    plan = _plan("clean,10", 0)
+    recognizer = load(model)
+    _warn_of_speech(recognizer, speech, None)
+    recordings, spoken = _read(recognizer, data, speech, cache)
+    samples = sum(len(source.samples) for source in spoken)
+    tuning.refuse_unresolvable(rate, samples / recognizer.features.sample_rate)
+    acceptance = _choose_acceptance(recognizer, recordings, words or [], accept_rate, cache)
     config = chosen_for(recognizer)
+    streams = _posteriors(recognizer, recordings, spoken, plan, "tuning")
+    fast = fast_word_streams(
+        recordings, recognizer.labels, recognizer.features.sample_rate, "tuning", gaps=(0.2,)
+    )
+    streams += scoring.compute_posteriors(recognizer, fast, config.step_seconds)
+    with progress("Choosing") as on_progress:
+        chosen = tuning.tune(recognizer, streams, rate, config, on_progress)
+    _print_tuning(chosen, acceptance)
+    if not store:
+        typer.echo("Nothing is written without --store.")
+        return
+    content = stream_card.tuning_content(recognizer, spoken, plan, chosen, _command_line())
+    content["acceptance"] = acceptance | {
+        "accept_rate": accept_rate,
+        "words": [folder.name for folder in words or []],
+    }
+    settings = {"decoder": chosen.config.to_dict(), "acceptance": acceptance["thresholds"]}
+    for path in stream_card.store(model, settings):
+        typer.echo(f"Stored in {path}")
+    write_json((model if model.is_dir() else model.parent) / stream_card.TUNING_FILE, content)
 
-    def heard(part: Part) -> list[scoring.Heard]:
-        rate = recognizer.features.sample_rate
-        made = streams(recordings, spoken, recognizer.labels, rate, plan, part)
-        with progress(f"Hearing the {part} streams") as tell:
-            return scoring.hear(recognizer, made, config.step_seconds, tell)
 
-    choice = None
-    if rate is not None:
-        streams_to_choose_on = heard("choosing")
-        with progress("Choosing") as tell:
-            choice = tuning.choose(recognizer, streams_to_choose_on, rate, config, tell)
-        config = choice.config
-        if rate < choice.smallest_rate:
-            _warn(
-                f"{choice.hours:.2f} hours of continuous speech to choose on can show "
-                f"{choice.smallest_rate:.1f} false alarms an hour at best, not {rate:g}: the tail "
-                "of the counts was extended; give more --speech to be sure"
+# --- what the commands share --------------------------------------------------------------------
+
+
+def _command_line() -> str:
+    return shlex.join(["speech", *sys.argv[1:]])
+
+
+def _plan(snr: str, seed: int) -> "Plan":
+    from speech.evaluation.synthetic_streams import Plan
+
+    try:
+        parts = [part.strip() for part in snr.split(",")]
+        snrs = tuple(None if part == "clean" else float(part) for part in parts)
+    except ValueError as error:
+        raise typer.BadParameter(f"expected clean, or numbers of dB, got {snr!r}") from error
+    try:
+        return Plan(snrs, seed=seed)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _read(
+    recognizer: "Recognizer", data: Path, folders: Sequence[Path], cache: Path | None
+) -> "tuple[Recordings, list[ContinuousSpeech]]":
+    from speech.data.corpus import index_corpus
+    from speech.data.recordings import decode, read_speech
+
+    corpus = index_corpus(data)
+    with progress("Decoding") as on_progress:
+        recordings = decode(corpus, recognizer.features, cache, on_progress)
+    return recordings, [read_speech([folder], recognizer.features) for folder in folders]
+
+
+def _posteriors(
+    recognizer: "Recognizer",
+    recordings: "Recordings",
+    spoken: "Sequence[ContinuousSpeech]",
+    plan: "Plan",
+    part: "Part",
+) -> "list[StreamPosteriors]":
+    from speech.evaluation import scoring
+    from speech.evaluation.synthetic_streams import streams
+    from speech.stream import chosen_for
+
+    rate = recognizer.features.sample_rate
+    built = streams(recordings, spoken, recognizer.labels, rate, plan, part)
+    with progress(f"Computing the {part} streams") as on_progress:
+        return scoring.compute_posteriors(
+            recognizer, built, chosen_for(recognizer).step_seconds, on_progress
+        )
+
+
+def _choose_acceptance(
+    recognizer: "Recognizer",
+    recordings: "Recordings",
+    folders: Sequence[Path],
+    rate: float,
+    cache: Path | None,
+) -> dict[str, Any]:
+    """Thresholds for clips and what they give, by ``speech.evaluation.open_set``."""
+    from speech.data.corpus import index_corpus
+    from speech.data.recordings import decode
+    from speech.evaluation.open_set import tune_acceptance
+
+    others = [decode(index_corpus(folder), recognizer.features, cache) for folder in folders]
+    return tune_acceptance(recognizer, [recordings, *others], rate)
+
+
+def _warn_of_speech(
+    recognizer: "Recognizer", folders: Sequence[Path], tuned: Mapping[str, Any] | None
+) -> None:
+    """Say where continuous speech cannot measure, since it trained or tuned the model."""
+    from speech.evaluation.stream_card import trained_on
+
+    tuning_names = {source["name"] for source in (tuned or {}).get("speech", ())}
+    for folder in folders:
+        what = "trained" if trained_on(recognizer, folder) else ""
+        what = what or ("tuned" if folder.resolve().name in tuning_names else "")
+        if what:
+            warn(
+                f"{folder}: the model was {what} on a folder of this name; false accepts there say "
+                "nothing about other speech"
             )
-    measured = scoring.measure(recognizer, heard("measuring"), config)
-    return stream_card.content(
-        recognizer, recordings, spoken, plan, config, measured, choice, command
-    )
 
 
-def _warn(message: str) -> None:
-    typer.echo(f"speech: {message}", err=True)
-
-
-def _print(measuring: Mapping[str, Any]) -> None:
+def _print(evaluation: Mapping[str, Any]) -> None:
     rows = table(
-        *("Condition", "Stream", "Minutes", "Hit", "Wrong", "False alarms", "An hour"),
-        *("95 % interval", "Latency", "95 %"),
+        *("Condition", "Stream", "Minutes", "Found", "Substitutions", "False accepts"),
+        *("Per hour", "95 % interval", "Latency", "95 %"),
     )
-    for condition, of in measuring.items():
-        for kind, found in of.items():
-            if not isinstance(found, dict) or "hits" not in found:
+    for condition, kinds in evaluation.items():
+        for kind, metrics in kinds.items():
+            if not isinstance(metrics, dict) or "hits" not in metrics:
                 continue
-            low, high = (found[f"false_alarms_per_hour_{end}"] for end in ("low", "high"))
-            latency = [found[f"latency_{name}"] for name in ("median", "p95")]
+            low, high = (metrics[f"false_accepts_per_hour_{end}"] for end in ("low", "high"))
+            latency = [metrics[f"latency_{name}"] for name in ("median", "p95")]
             rows.add_row(
                 condition,
                 kind,
-                f"{found['seconds'] / 60:.1f}",
-                f"{found['hit_rate']:.1%} of {found['words']}" if found["words"] else "",
-                str(found["wrong_words"]) if found["words"] else "",
-                str(found["false_alarms"]),
-                f"{found['false_alarms_per_hour']:.1f}",
+                f"{metrics['seconds'] / 60:.1f}",
+                f"{metrics['hit_rate']:.1%} of {metrics['words']}" if metrics["words"] else "",
+                str(metrics["substitutions"]) if metrics["words"] else "",
+                str(metrics["false_accepts"]),
+                f"{metrics['false_accepts_per_hour']:.1f}",
                 f"{low:.1f} to {high:.1f}",
                 *("" if late is None else f"{1000 * late:.0f} ms" for late in latency),
             )
     console().print(rows)
+
+
+def _print_fast(fast: Mapping[str, Any]) -> None:
+    rows = table("Words said fast", *next(iter(fast.values()), ()))
+    for kind, by_pause in fast.items():
+        rows.add_row(kind, *(f"{metrics['hit_rate']:.0%}" for metrics in by_pause.values()))
+    console().print(rows)
+
+
+def _print_tuning(tuning: "Tuning", acceptance: Mapping[str, Any]) -> None:
+    config = tuning.config
+    typer.echo(
+        f"Decoder: {tuning.hit_rate:.1%} of the words found at "
+        f"{tuning.false_accepts_per_hour:.1f} false accepts per hour, in {tuning.hours:.2f} hours "
+        f"of speech, which can show {tuning.resolvable_rate:.1f} at best; smoothing "
+        f"{config.smoothing_seconds:g} s, {config.min_consecutive_windows} windows in a row"
+    )
+    rows = table("Command", "Threshold, live", "Threshold, clips")
+    for label, threshold in acceptance["thresholds"].items():
+        live = config.thresholds.get(label, config.threshold)
+        rows.add_row(label, f"{live:.3f}", f"{threshold:.3f}")
+    console().print(rows)
+    typer.echo(
+        f"Clips: {acceptance['command_accepted']:.1%} of {acceptance['commands']} clips of "
+        f"commands are right and accepted, and {acceptance['other_accepted']:.1%} of "
+        f"{acceptance['other_words']} clips of other words are accepted"
+    )

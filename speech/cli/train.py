@@ -137,19 +137,28 @@ def train(
     typer.echo(_summary(metrics.accuracy, metrics.accuracy_low, metrics.accuracy_high, run))
 
 
+@dataclasses.dataclass(frozen=True)
+class MeasureOptions:
+    """What to measure beside the clips of the split."""
+
+    robustness: options.Robustness = False
+    unseen: options.Unseen = None
+    seed_run: options.SeedRuns = None
+
+
 @app.command(
     epilog=examples(
-        "speech evaluate saved_models/mine --data my_words",
+        "speech evaluate saved_models/mine --data my_words --unseen other_people",
         "speech evaluate --split test --robustness",
     )
 )
+@grouped
 def evaluate(
+    more: MeasureOptions,
     model: options.Model = DEFAULT_MODEL,
     data: options.Data = DEFAULT_DATA,
     split: options.Split = "validation",
     out: options.Out = None,
-    robustness: options.Robustness = False,
-    seed_run: options.SeedRuns = None,
     cache: options.Cache = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -167,8 +176,9 @@ def evaluate(
         recordings,
         target,
         "test" if split == "test" else "validation",
-        robustness=robustness,
-        others=[load(run) for run in seed_run or []],
+        robustness=more.robustness,
+        others=[load(run) for run in more.seed_run or []],
+        unseen=more.unseen or [],
     )
     if as_json:
         typer.echo(json.dumps(metrics.to_dict()))
@@ -177,7 +187,7 @@ def evaluate(
     for row in zip(
         metrics.labels, metrics.support, metrics.precision, metrics.recall, metrics.f1, strict=True
     ):
-        rows.add_row(row[0], str(row[1]), *(f"{share:.3f}" for share in row[2:]))
+        rows.add_row(row[0], str(row[1]), *(f"{share:.3f}" if row[1] else "" for share in row[2:]))
     console().print(rows)
     typer.echo(_summary(metrics.accuracy, metrics.accuracy_low, metrics.accuracy_high, target))
 

@@ -9,17 +9,20 @@ probability, and the confidence is that probability.
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
+
+TEMPERATURES = (0.5, 5.0)
+MIN_CALIBRATION_CLIPS, MIN_CALIBRATION_MISTAKES = 100, 5
+_LOG_TEMPERATURE_SD = 0.5
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class ReliabilityBin:
 class ClipMetrics:
     """The score of one classifier on one set of clips; shares are in [0, 1] and never NaN.
 
-    Per-label tuples follow ``labels``. A precision, recall or F1 with nothing to count is 0.0, and
-    ``macro_f1`` is the plain mean of ``f1``, labels without clips included.
+    Per-label tuples follow ``labels``. A precision, recall or F1 with nothing to count is 0.0;
+    ``macro_f1`` is the mean of ``f1`` over the labels that have clips.
     """
 
     labels: tuple[str, ...]
@@ -64,7 +67,7 @@ class ClipMetrics:
 
 @dataclass(frozen=True)
 class WrongClip:
-    """One misjudged clip: where it lies, what it says, what was heard, and how sure that was."""
+    """One misjudged clip: its path, its label, the predicted label and the confidence."""
 
     path: str
     truth: str
@@ -108,7 +111,7 @@ def clip_metrics(
         ece=_calibration_error(reliability),
         nll=float(-np.log(likelihood).mean()),
         reliability=reliability,
-        macro_f1=float(f1.mean()),
+        macro_f1=float(f1[support > 0].mean()),
     )
 
 
@@ -175,12 +178,18 @@ def expected_calibration_error(
 
 
 def fit_temperature(logits: npt.ArrayLike, truth: npt.ArrayLike) -> float:
-    """The T in [0.01, 100] for which softmax(logits / T) has the least negative log likelihood.
+    """The temperature T by which to divide the logits, so that confidence and accuracy agree.
 
-    Temperature scaling (Guo et al., ICML 2017): one number that mends over-confidence (T > 1) or
+    Temperature scaling (Guo et al., ICML 2017): one number that corrects over-confidence (T > 1) or
     its opposite (T < 1) and leaves every prediction as it was. Fit it on held-out clips, never on
-    the test split. ``logits`` is (n, c); log-probabilities do as well. Where every clip is right,
-    colder is always better, and the lower end comes back.
+    the test split. Where every clip is right, colder would always be better; so T stays within
+    ``TEMPERATURES``, it is drawn toward 1 as if its logarithm came from a normal distribution of
+    standard deviation ``_LOG_TEMPERATURE_SD``, and it is 1 where the clips or the mistakes among
+    them are too few to show it (``calibration_is_thin``).
+
+    Args:
+        logits: (n, c), finite; log-probabilities do as well.
+        truth: (n,), indices of the right labels.
 
     Raises:
         ValueError: Shapes that do not fit, no clips, logits that are not finite, or truth out of
@@ -190,21 +199,41 @@ def fit_temperature(logits: npt.ArrayLike, truth: npt.ArrayLike) -> float:
     if z.ndim != 2 or z.size == 0 or not np.isfinite(z).all():
         raise ValueError(f"expected finite logits of shape (n > 0, c > 0), got shape {z.shape}")
     y = _as_truth(truth, *z.shape)
+    if calibration_is_thin(len(y), int((z.argmax(axis=1) != y).sum())):
+        return 1.0
     z = z - z.max(axis=1, keepdims=True)
-    target = z[np.arange(len(y)), y].mean()
+    target = z[np.arange(len(y)), y].sum()
 
-    def slope(log_t: float) -> float:
-        """Of the NLL, in 1/T: the logit that the model expects less the one that came true."""
-        weight = np.exp(z / math.exp(log_t))
-        expected = (weight * z).sum(axis=1) / weight.sum(axis=1)
-        return float(expected.mean() - target)
+    def cost(log_t: float) -> float:
+        beta = math.exp(-log_t)
+        nll = float(np.log(np.exp(beta * z).sum(axis=1)).sum() - beta * target)
+        return nll + 0.5 * (log_t / _LOG_TEMPERATURE_SD) ** 2
 
-    # The NLL is convex in 1/T, so its slope changes sign once: close in on that place by halves.
-    low, high = math.log(0.01), math.log(100.0)
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if slope(middle) > 0 else (low, middle)
-    return math.exp((low + high) / 2)
+    low, high = map(math.log, TEMPERATURES)
+    for _ in range(5):  # each time ten times closer around the best of a grid
+        grid = np.linspace(low, high, 21)
+        best = int(np.argmin([cost(x) for x in grid]))
+        low, high = grid[max(best - 1, 0)], grid[min(best + 1, 20)]
+    return math.exp(grid[best])
+
+
+def calibration_is_thin(n: int, mistakes: int) -> bool:
+    """Whether so many clips, so many of them misjudged, are too few to calibrate confidence on."""
+    return n < MIN_CALIBRATION_CLIPS or mistakes < MIN_CALIBRATION_MISTAKES
+
+
+def auroc(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
+    """The share of pairs in which a positive scores above a negative one; ties count half.
+
+    The area under the receiver operating characteristic, by the ranks of Mann and Whitney.
+
+    Args:
+        positive: Scores (n > 0,) of what is to be accepted.
+        negative: Scores (m > 0,) of what is to be rejected.
+    """
+    p, q = np.asarray(positive, np.float64), np.sort(np.asarray(negative, np.float64))
+    below, up_to = np.searchsorted(q, p, "left"), np.searchsorted(q, p, "right")
+    return float((below + up_to).sum() / (2 * len(p) * len(q)))
 
 
 def wrong_clips(
@@ -230,54 +259,6 @@ def wrong_clips(
         WrongClip(os.fspath(paths[i]), labels[y[i]], labels[predicted[i]], float(confidence[i]))
         for i in order[predicted[order] != y[order]]
     ]
-
-
-def markdown_report(
-    metrics: ClipMetrics,
-    wrong: Sequence[WrongClip],
-    title: str,
-    facts: Mapping[str, str],
-    pictures: Mapping[str, str],
-    *,
-    most: int = 20,
-) -> str:
-    """A page of GitHub-flavoured Markdown: score, ``facts``, pictures, labels and mistakes.
-
-    ``pictures`` maps a caption to a path relative to where the page will lie; of ``wrong`` the
-    first ``most`` are listed.
-    """
-    score = (
-        f"**Accuracy {metrics.accuracy:.2%}** on {metrics.n:,} clips "
-        f"(95% interval {metrics.accuracy_low:.2%} to {metrics.accuracy_high:.2%}). "
-        f"Macro F1 {metrics.macro_f1:.3f}, negative log likelihood {metrics.nll:.3f}, "
-        f"expected calibration error {metrics.ece:.3f}."
-    )
-    shares = zip(metrics.precision, metrics.recall, metrics.f1, strict=True)
-    by_label = (
-        (_code(label), n, *(f"{share:.3f}" for share in row))
-        for label, n, row in zip(metrics.labels, metrics.support, shares, strict=True)
-    )
-    listed = (
-        (_code(w.path), _code(w.truth), _code(w.predicted), f"{w.confidence:.3f}")
-        for w in wrong[:most]
-    )
-    sections = [f"# {title}", score]
-    if facts:
-        sections.append(_table(("Fact", "Value"), "ll", facts.items()))
-    sections += [f"![{caption}]({quote(path)})" for caption, path in pictures.items()]
-    sections += [
-        "## Labels",
-        _table(("Label", "Clips", "Precision", "Recall", "F1"), "lrrrr", by_label),
-        "## Most confident mistakes",
-    ]
-    if wrong:
-        sections += [
-            f"{min(most, len(wrong))} of {len(wrong)}.",
-            _table(("Clip", "Truth", "Predicted", "Confidence"), "lllr", listed),
-        ]
-    else:
-        sections.append("None.")
-    return "\n\n".join(sections) + "\n"
 
 
 def as_probabilities(probabilities: npt.ArrayLike, n_labels: int | None = None) -> FloatArray:
@@ -323,16 +304,3 @@ def _ratio(part: npt.NDArray[Any], whole: IntArray) -> FloatArray:
 def _calibration_error(reliability: Sequence[ReliabilityBin]) -> float:
     gaps = sum(b.count * abs(b.accuracy - b.confidence) for b in reliability)
     return gaps / sum(b.count for b in reliability)
-
-
-def _code(text: str) -> str:
-    """Inline code, so that _unknown_ keeps its underscores."""
-    return f"`{text}`"
-
-
-def _table(header: Sequence[str], align: str, rows: Iterable[Sequence[object]]) -> str:
-    rule = ["---:" if side == "r" else "---" for side in align]
-    return "\n".join(
-        "| " + " | ".join(str(cell).replace("|", r"\|") for cell in row) + " |"
-        for row in (header, rule, *rows)
-    )

@@ -182,9 +182,9 @@ def mfcc_image(
 def det_curves(
     curves: Mapping[str, Sequence[Sequence[float]]], *, figsize: Size = (6.5, 5.5)
 ) -> Figure:
-    """Misses against false alarms per hour, one line a condition.
+    """Misses against false accepts per hour, one line a condition.
 
-    Each curve is a sequence of (threshold, share missed, false alarms per hour). A rate of zero,
+    Each curve is a sequence of (threshold, share missed, false accepts per hour). A rate of zero,
     which a logarithmic axis does not have, stands at the left edge, and no miss at the lower one.
 
     Raises:
@@ -209,7 +209,7 @@ def det_curves(
         axis.set_major_formatter(form)
         axis.set_minor_formatter(NullFormatter())
     ax.legend(frameon=False, fontsize=9)
-    _dress(ax, "Each point is a threshold", "False alarms per hour", "Words missed")
+    _dress(ax, "Each point is a threshold", "False accepts per hour", "Words missed")
     return figure
 
 

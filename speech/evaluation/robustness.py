@@ -1,14 +1,15 @@
-"""The same clips in worse conditions, and rooms with nobody in them, none of it trained on."""
+"""Robustness: accuracy under noise, gain, codecs and reverberation; false accepts on noise."""
 
 import dataclasses
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 import soxr
+from numpy.lib.stride_tricks import sliding_window_view
 
 from speech.audio import load_audio, to_float
 from speech.data.evaluation_set import ClipSet
@@ -20,8 +21,8 @@ from speech.recognizer import Recognizer
 Batch = npt.NDArray[np.float32]
 Change = Callable[[Batch, np.random.Generator], Batch]
 
-ROOM_RMS = (0.0002, 0.0016, 0.01, 0.1)
-_ROOMS_EACH = 50
+NOISE_RMS = (0.0002, 0.0016, 0.01, 0.1)
+_CLIPS_EACH = 50
 # libsndfile's Opus: bitrate = 6000 + (1 - level) * 250000 a channel; this is 16 kbit/s
 _OPUS_LEVEL = 0.96
 
@@ -35,7 +36,7 @@ class Condition:
         accuracy: Share of clips that are still right, in [0, 1].
         low: Lower end of its 95 % interval.
         high: Upper end.
-        recall: Of each label.
+        recall: Of each label; 0.0 where it has no clips.
     """
 
     name: str
@@ -46,21 +47,21 @@ class Condition:
 
 
 @dataclasses.dataclass(frozen=True)
-class Room:
-    """How often a room without speech is called a command.
+class NoiseCondition:
+    """How often background noise without speech is called a command.
 
     Attributes:
         name: The kind of background.
         rms: Its level, 1 being full scale.
         n: Number of clips.
-        false_commands: How many of them were called a command.
+        false_accepts: How many of them were called a command.
         high: Upper end of the 95 % interval of their share.
     """
 
     name: str
     rms: float
     n: int
-    false_commands: int
+    false_accepts: int
     high: float
 
 
@@ -90,74 +91,88 @@ def conditions(
         yield Condition(name, m.accuracy, m.accuracy_low, m.accuracy_high, recall)
 
 
-def rooms(recognizer: Recognizer, seed: int = 0) -> Iterator[Room]:
-    """Measure how often synthesised backgrounds, quiet and loud, are called a command.
+def false_accepts_on_noise(recognizer: Recognizer, seed: int = 0) -> Iterator[NoiseCondition]:
+    """Measure how often synthetic backgrounds, quiet and loud, are called a command.
 
-    Each kind is heard through the same few microphone responses at each level.
+    Each kind is recorded through the same few microphone responses at each level.
     """
     features = recognizer.features
     command_columns = [recognizer.labels.index(name) for name in commands(recognizer.labels)]
     for name, make in _BACKGROUNDS.items():
         rng = np.random.default_rng([seed, 0x500])
-        made = [make(features.n_samples, features.sample_rate, rng) for _ in range(_ROOMS_EACH)]
-        heard = np.stack([_microphone(x, features.sample_rate, rng) for x in made])
-        heard /= np.sqrt(np.mean(heard**2, axis=1, keepdims=True))
-        for rms in ROOM_RMS:
-            waveforms = np.clip(rms * heard, -1, 1).astype(np.float32)
+        sources = [make(features.n_samples, features.sample_rate, rng) for _ in range(_CLIPS_EACH)]
+        recorded = np.stack([_microphone(x, features.sample_rate, rng) for x in sources])
+        recorded /= np.sqrt(np.mean(recorded**2, axis=1, keepdims=True))
+        for rms in NOISE_RMS:
+            waveforms = np.clip(rms * recorded, -1, 1).astype(np.float32)
             called = recognizer.probabilities(waveforms).argmax(axis=1)
             false = int(np.isin(called, command_columns).sum())
-            _, high = wilson_interval(false, _ROOMS_EACH)
-            yield Room(name, rms, _ROOMS_EACH, false, high)
+            _, high = wilson_interval(false, _CLIPS_EACH)
+            yield NoiseCondition(name, rms, _CLIPS_EACH, false, high)
 
 
 def _changes(recognizer: Recognizer, recordings: Recordings) -> dict[str, Change]:
     rate, n_samples = recognizer.features.sample_rate, recognizer.features.n_samples
     noise = [to_float(part) for part in recordings.noise_for("validation")]
 
-    def noisy(snr_db: float) -> Change:
-        def change(x: Batch, rng: np.random.Generator) -> Batch:
-            crops = np.empty_like(x)
-            for row in range(len(x)):
-                part = noise[rng.integers(len(noise))]
-                start = int(rng.integers(max(1, len(part) - n_samples)))
-                crops[row] = np.resize(part[start : start + n_samples], n_samples)
-            level = _rms(x) / np.maximum(_rms(crops), 1e-6) * np.float32(10 ** (-snr_db / 20))
-            return (x + crops * level).astype(np.float32)
-
-        return change
-
-    def shifted(seconds: float) -> Change:
-        return lambda x, _: _shift(x, round(seconds * rate))
-
     def through(path: Callable[[Batch], Any]) -> Change:
         return lambda x, _: np.stack([_fit(path(clip), n_samples) for clip in x])
 
-    def stereo(other: int) -> Callable[[Batch], Any]:
-        def path(clip: Batch) -> Batch:
-            channel = soxr.resample(clip, rate, other)
-            return load_audio((np.stack([channel, 0.8 * channel], axis=1), other), rate)
-
-        return path
-
-    def telephone(clip: Batch) -> Any:
-        return soxr.resample(soxr.resample(clip, rate, 8_000), 8_000, rate)
-
-    def gain(db: float) -> Change:
-        return lambda x, _: x * np.float32(10 ** (db / 20))
-
     return {
         "unchanged": lambda x, _: x,
-        **{f"noise, {snr} dB SNR": noisy(snr) for snr in (20, 10, 5, 0)},
-        **{f"gain {db:+d} dB": gain(db) for db in (-20, -10, 6, 12)},
-        **{f"shifted by {ms:+d} ms": shifted(ms / 1000) for ms in (-150, 150)},
-        "telephone band (8 kHz)": through(telephone),
-        "44.1 kHz stereo": through(stereo(44_100)),
-        "48 kHz stereo": through(stereo(48_000)),
-        "Opus, 16 kbit/s": through(lambda c: _opus(c, rate)),
+        **{f"noise, {snr} dB SNR": _noisy(noise, snr) for snr in (20, 10, 5, 0)},
+        **{f"gain {db:+d} dB": _gain(db) for db in (-20, -10, 6, 12)},
+        **{f"shifted by {ms:+d} ms": _shifted(round(ms / 1000 * rate)) for ms in (-150, 150)},
+        "telephone band (8 kHz)": through(
+            lambda clip: soxr.resample(soxr.resample(clip, rate, 8_000), 8_000, rate)
+        ),
+        "44.1 kHz stereo": through(_stereo(rate, 44_100)),
+        "48 kHz stereo": through(_stereo(rate, 48_000)),
+        "Opus, 16 kbit/s": through(lambda clip: _opus(clip, rate)),
+        "voice 5 semitones higher": through(_higher(rate, 5)),
+        "speed 1.4, pitch with it": through(lambda clip: soxr.resample(clip, rate * 1.4, rate)),
+        "clipped, 20 dB over full scale": lambda x, _: np.clip(
+            10 * x / np.maximum(np.abs(x).max(axis=1, keepdims=True), 1e-6), -1, 1
+        ),
         "room with 0.3 s of reverberation": lambda x, rng: np.stack(
             [_reverberate(clip, rate, rng) for clip in x]
         ),
     }
+
+
+def _noisy(noise: Sequence[Batch], snr_db: float) -> Change:
+    def change(x: Batch, rng: np.random.Generator) -> Batch:
+        n_samples = x.shape[1]
+        crops = np.empty_like(x)
+        for row in range(len(x)):
+            part = noise[int(rng.integers(len(noise)))]
+            start = int(rng.integers(max(1, len(part) - n_samples)))
+            crops[row] = np.resize(part[start : start + n_samples], n_samples)
+        level = _rms(x) / np.maximum(_rms(crops), 1e-6) * np.float32(10 ** (-snr_db / 20))
+        return (x + crops * level).astype(np.float32)
+
+    return change
+
+
+def _gain(db: float) -> Change:
+    return lambda x, _: x * np.float32(10 ** (db / 20))
+
+
+def _shifted(samples: int) -> Change:
+    return lambda x, _: _shift(x, samples)
+
+
+def _stereo(rate: int, other: int) -> Callable[[Batch], Any]:
+    def path(clip: Batch) -> Batch:
+        channel = soxr.resample(clip, rate, other)
+        return load_audio((np.stack([channel, 0.8 * channel], axis=1), other), rate)
+
+    return path
+
+
+def _higher(rate: int, semitones: float) -> Callable[[Batch], Any]:
+    factor = 2 ** (semitones / 12)
+    return lambda clip: soxr.resample(_stretched(clip, factor), rate * factor, rate)
 
 
 def _rms(x: Batch) -> Batch:
@@ -175,7 +190,36 @@ def _shift(x: Batch, samples: int) -> Batch:
 
 
 def _fit(clip: Batch, n_samples: int) -> Batch:
-    return np.pad(clip[:n_samples], (0, max(0, n_samples - len(clip))))
+    """Cut, or pad at both ends."""
+    missing = max(0, n_samples - len(clip))
+    return np.pad(clip[:n_samples], (missing // 2, missing - missing // 2))
+
+
+def _stretched(clip: Batch, factor: float) -> Batch:
+    """The same pitch over ``factor`` times the time, by a phase vocoder.
+
+    J. L. Flanagan and R. M. Golden, "Phase vocoder", Bell System Technical Journal 45 (1966).
+    """
+    hop, size = 128, 512
+    window = np.hanning(size + 1)[:-1]
+    frames = sliding_window_view(np.pad(clip, (size, size + hop)), size)[::hop] * window
+    spectra = np.fft.rfft(frames)  # (n_frames, n_bins)
+    places = np.arange(0, len(spectra) - 1, 1 / factor)
+    whole, part = places.astype(int), (places % 1)[:, np.newaxis]
+    magnitude = (1 - part) * np.abs(spectra[whole]) + part * np.abs(spectra[whole + 1])
+    advance = np.angle(spectra[whole + 1]) - np.angle(spectra[whole])  # (n, n_bins), a hop each
+    phase = np.angle(spectra[0]) + np.concatenate(
+        [np.zeros((1, spectra.shape[1])), np.cumsum(advance, axis=0)[:-1]]
+    )
+    pieces = np.fft.irfft(magnitude * np.exp(1j * phase), size) * window
+    out = np.zeros(hop * (len(pieces) - 1) + size)
+    weight = np.zeros_like(out)
+    for index, piece in enumerate(pieces):
+        out[index * hop : index * hop + size] += piece
+        weight[index * hop : index * hop + size] += window**2
+    start = round(size * factor)
+    stretched = (out / np.maximum(weight, 1e-3))[start : start + round(len(clip) * factor)]
+    return stretched.astype(np.float32)
 
 
 def _opus(clip: Batch, rate: int) -> Batch:
@@ -196,7 +240,7 @@ def _reverberate(clip: Batch, rate: int, rng: np.random.Generator) -> Batch:
     return wet[: len(clip)].astype(np.float32)
 
 
-# --- backgrounds: made in another way than those of augment.py, which the network has heard -----
+# --- backgrounds: made in another way than those that train ---------------------------------------
 
 
 def _coloured(exponent: float) -> Callable[[int, int, np.random.Generator], Batch]:

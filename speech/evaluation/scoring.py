@@ -1,6 +1,6 @@
-"""The score of a live decoder on streams: hits, false alarms an hour, latency.
+"""Scoring a live decoder on streams: words found, false accepts per hour, latency.
 
-The network hears a stream once; what follows, for every threshold, is only the rule of decision.
+The network is run over a stream once; every threshold after that is only the decoding rule.
 """
 
 import math
@@ -15,7 +15,13 @@ from speech.audio import read_blocks
 from speech.data.annotations import Word
 from speech.detection import DecoderConfig, Detection, PosteriorDecoder
 from speech.errors import AudioError, CorpusError
-from speech.evaluation.stream_metrics import DetPoint, StreamMetrics, fewest_misses, stream_metrics
+from speech.evaluation.stream_metrics import (
+    DetPoint,
+    StreamMetrics,
+    fewest_misses,
+    poisson_interval,
+    stream_metrics,
+)
 from speech.evaluation.synthetic_streams import Stream
 from speech.labels import commands
 from speech.recognizer import Recognizer
@@ -23,13 +29,15 @@ from speech.stream import SlidingWindowClassifier
 
 Progress = Callable[[int, int], object]
 
-RATES = (5.0, 1.0)  # false alarms an hour at which the curve is read
+RATES = (10.0, 1.0, 0.1)  # false accepts per hour at which the DET curve is read
+RULE_OF_THREE = 3.0  # no event in a time T shows with 95 % that there are at most 3 in it
+FAST_KINDS = ("same word", "different words")
 _LOGITS = tuple(-2 + 0.25 * i for i in range(45))
 _BATCH = 256
 
 
-class Heard(NamedTuple):
-    """A stream as the network heard it.
+class StreamPosteriors(NamedTuple):
+    """What the network says of every window of a stream.
 
     Attributes:
         kind: As ``Stream.kind``, or ``recording``.
@@ -37,8 +45,9 @@ class Heard(NamedTuple):
         words: What is said in it.
         seconds: Its length.
         distinct_seconds: As ``Stream.distinct_seconds``.
-        rows: float32 (n_windows, n_classes).
-        before: float64 (n_classes,), the answer to silence.
+        posteriors: float32 (n_windows, n_classes).
+        silence_posterior: float64 (n_classes,), of digital silence.
+        source: As ``Stream.source``.
     """
 
     kind: str
@@ -46,23 +55,29 @@ class Heard(NamedTuple):
     words: tuple[Word, ...]
     seconds: float
     distinct_seconds: float
-    rows: npt.NDArray[np.float32]
-    before: npt.NDArray[np.float64]
+    posteriors: npt.NDArray[np.float32]
+    silence_posterior: npt.NDArray[np.float64]
+    source: str = ""
 
 
-def hear(
+def resolvable_rate(seconds: float) -> float:
+    """The lowest rate of false accepts per hour that so much audio can show, with 95 %."""
+    return RULE_OF_THREE * 3600 / seconds if seconds else math.inf
+
+
+def compute_posteriors(
     recognizer: Recognizer,
     streams: Iterable[Stream],
     step_seconds: float,
     progress: Progress = lambda _done, _total: None,
-) -> list[Heard]:
-    """Let the network hear each stream once, a window at every step."""
-    heard = []
+) -> list[StreamPosteriors]:
+    """Run the network over each stream once, a window at every step."""
+    computed = []
     for stream in streams:
         windows = SlidingWindowClassifier(recognizer, step_seconds, _BATCH)
         rows = np.concatenate([windows.push(stream.waveform), windows.flush()])
-        heard.append(
-            Heard(
+        computed.append(
+            StreamPosteriors(
                 stream.kind,
                 stream.condition,
                 stream.words,
@@ -70,15 +85,16 @@ def hear(
                 stream.distinct_seconds,
                 rows.astype(np.float32),
                 windows.silence_posterior,
+                stream.source,
             )
         )
-        progress(len(heard), 0)
-    return heard
+        progress(len(computed), 0)
+    return computed
 
 
-def hear_recording(
+def posteriors_of_file(
     recognizer: Recognizer, path: Path, words: tuple[Word, ...], step_seconds: float
-) -> Heard:
+) -> StreamPosteriors:
     """The same for a recording of any length, in which these words are said.
 
     Raises:
@@ -101,36 +117,50 @@ def hear_recording(
             f"{seconds:.2f} s; check that they belong together"
         )
     joined = np.concatenate(rows).astype(np.float32)
-    return Heard("recording", path.name, words, seconds, seconds, joined, windows.silence_posterior)
+    return StreamPosteriors(
+        "recording", path.name, words, seconds, seconds, joined, windows.silence_posterior
+    )
 
 
-def decide(recognizer: Recognizer, heard: Heard, config: DecoderConfig) -> list[Detection]:
+def decode(
+    recognizer: Recognizer, stream: StreamPosteriors, config: DecoderConfig
+) -> list[Detection]:
     """What a decoder of this config detects in the stream."""
-    decider = PosteriorDecoder(config, recognizer.labels, recognizer.features, heard.before)
-    return decider.decode(heard.rows.astype(np.float64))
+    decoder = PosteriorDecoder(
+        config, recognizer.labels, recognizer.features, stream.silence_posterior
+    )
+    return decoder.decode(stream.posteriors.astype(np.float64))
 
 
-def score(recognizer: Recognizer, heard: Heard, config: DecoderConfig) -> StreamMetrics:
-    """How right that is."""
-    found = [(d.time, d.label) for d in decide(recognizer, heard, config)]
+def score(
+    recognizer: Recognizer,
+    streams: StreamPosteriors | Sequence[StreamPosteriors],
+    config: DecoderConfig,
+) -> StreamMetrics:
+    """How right that is; several streams are scored as one that plays them one after the other."""
     reach = recognizer.features.clip_seconds + config.smoothing_seconds
-    return stream_metrics(heard.words, found, heard.seconds, commands_of(recognizer), reach)
-
-
-def commands_of(recognizer: Recognizer) -> list[str]:
-    """The labels that can be detected."""
-    return list(commands(recognizer.labels))
+    words: list[Word] = []
+    detections: list[tuple[float, str]] = []
+    offset = 0.0
+    for stream in [streams] if isinstance(streams, StreamPosteriors) else streams:
+        words += [Word(w.start + offset, w.end + offset, w.label) for w in stream.words]
+        detections += [(d.time + offset, d.label) for d in decode(recognizer, stream, config)]
+        offset += stream.seconds
+    return stream_metrics(words, detections, offset, commands(recognizer.labels), reach)
 
 
 def det_curve(
-    recognizer: Recognizer, words: Heard, alarms: Heard, config: DecoderConfig
+    recognizer: Recognizer,
+    words: Sequence[StreamPosteriors],
+    negative: Sequence[StreamPosteriors],
+    config: DecoderConfig,
 ) -> list[DetPoint]:
-    """Misses against false alarms, while all thresholds move together.
+    """Misses against false accepts, while all thresholds move together.
 
     Args:
         recognizer: The model.
-        words: The stream whose words are to be hit.
-        alarms: The one whose false alarms count; may be the same.
+        words: The streams whose words are to be found.
+        negative: Those whose false accepts count; may be the same.
         config: Where to start from.
 
     Returns:
@@ -138,44 +168,89 @@ def det_curve(
     """
     points = []
     for odds in _LOGITS:
-        tried = moved(config, odds - logit(config.threshold))
-        hit = score(recognizer, words, tried)
-        false = hit if alarms is words else score(recognizer, alarms, tried)
-        points.append(DetPoint(tried.threshold, 1 - hit.hit_rate, false.false_alarms_per_hour))
+        shifted = shift_thresholds(config, odds - logit(config.threshold))
+        found = score(recognizer, words, shifted)
+        false = found if negative is words else score(recognizer, negative, shifted)
+        points.append(
+            DetPoint(shifted.threshold, 1 - found.macro_hit_rate, false.false_accepts_per_hour)
+        )
     return points
 
 
-def measure(
-    recognizer: Recognizer, heard: Sequence[Heard], config: DecoderConfig
+def measure_streams(
+    recognizer: Recognizer, streams: Sequence[StreamPosteriors], config: DecoderConfig
 ) -> dict[str, Any]:
     """Everything there is to say about a decoder on a set of streams, JSON-able.
 
     Returns:
-        By condition: the metrics by kind of stream, the points of the DET curve (threshold, share
-        missed, false alarms an hour), of which stream's alarms, and what it says at ``RATES``.
+        By condition: the metrics by kind of stream; those of continuous speech by source too; the
+        points of the DET curve (threshold, share missed as a mean over the commands, false accepts
+        per hour), of which kind of stream they were counted in, and what it shows at ``RATES``.
     """
     result: dict[str, Any] = {}
-    for condition in dict.fromkeys(h.condition for h in heard):
-        of = {h.kind: h for h in heard if h.condition == condition}
-        result[condition] = {
-            kind: score(recognizer, h, config).to_dict() | {"distinct_seconds": h.distinct_seconds}
-            for kind, h in of.items()
+    plain = [s for s in streams if s.kind not in FAST_KINDS]
+    for condition in dict.fromkeys(s.condition for s in plain):
+        kinds: dict[str, list[StreamPosteriors]] = {}
+        for stream in plain:
+            if stream.condition == condition:
+                kinds.setdefault(stream.kind, []).append(stream)
+        row: dict[str, Any] = {
+            kind: _metrics(recognizer, same, config) for kind, same in kinds.items()
         }
-        words = of.get("commands") or of.get("recording")
-        alarms = of.get("speech") or words
-        if words and alarms and any(w.label in commands_of(recognizer) for w in words.words):
-            points = det_curve(recognizer, words, alarms, config)
-            read = {f"{rate:g}": fewest_misses(points, rate) for rate in RATES}
-            result[condition] |= {
-                "det": [list(point) for point in points],
-                "det_alarms": alarms.kind,
-                "at_rate": {rate: p and p._asdict() for rate, p in read.items()},
-            }
+        by_source = {
+            s.source: _metrics(recognizer, [s], config) for s in kinds.get("speech", ()) if s.source
+        }
+        if by_source:
+            row["speech_by_source"] = by_source
+        result[condition] = row
+        words = kinds.get("commands") or kinds.get("recording")
+        if words and any(w.label in commands(recognizer.labels) for s in words for w in s.words):
+            negative = kinds.get("speech") or words
+            points = det_curve(recognizer, words, negative, config)
+            row["det"] = [list(point) for point in points]
+            row["det_false_accepts_of"] = negative[0].kind
+            row["at_rate"] = _read_curve(points, sum(s.distinct_seconds for s in negative))
     return result
 
 
-def moved(config: DecoderConfig, shift: float) -> DecoderConfig:
-    """The config with all thresholds moved by the same odds, on a logarithmic scale.
+def measure_fast_words(
+    recognizer: Recognizer, streams: Sequence[StreamPosteriors], config: DecoderConfig
+) -> dict[str, Any]:
+    """The metrics of words said one right after the other: by kind, and then by pause."""
+    return {
+        kind: {
+            s.condition: score(recognizer, s, config).to_dict() for s in streams if s.kind == kind
+        }
+        for kind in FAST_KINDS
+        if any(s.kind == kind for s in streams)
+    }
+
+
+def _metrics(
+    recognizer: Recognizer, streams: Sequence[StreamPosteriors], config: DecoderConfig
+) -> dict[str, Any]:
+    distinct = sum(s.distinct_seconds for s in streams)
+    return score(recognizer, streams, config).to_dict() | {"distinct_seconds": distinct}
+
+
+def _read_curve(points: Sequence[DetPoint], seconds: float) -> dict[str, Any]:
+    """At each of ``RATES`` the best point, or how many hours it would take to show it."""
+
+    def read(rate: float) -> dict[str, Any]:
+        hours_needed = RULE_OF_THREE / rate
+        best = fewest_misses(points, rate)
+        if best is None or rate < resolvable_rate(seconds):
+            return {"shown": False, "hours": seconds / 3600, "hours_needed": hours_needed}
+        count = round(best.false_accepts_per_hour * seconds / 3600)
+        low, high = (end * 3600 / seconds for end in poisson_interval(count))
+        interval = {"false_accepts_per_hour_low": low, "false_accepts_per_hour_high": high}
+        return {"shown": True, "hours": seconds / 3600, **best._asdict(), **interval}
+
+    return {f"{rate:g}": read(rate) for rate in RATES}
+
+
+def shift_thresholds(config: DecoderConfig, shift: float) -> DecoderConfig:
+    """The config with the odds of all thresholds multiplied by the same factor, ``exp(shift)``.
 
     Thresholds of interest crowd close to one, where their odds still differ.
     """

@@ -1,4 +1,4 @@
-"""What a stream score leaves behind: JSON, a picture, a section for the model card, thresholds."""
+"""What tuning and scoring leave behind: JSON, the DET plot, a model-card section, thresholds."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,41 +9,51 @@ from speech.data.recordings import ContinuousSpeech, Recordings
 from speech.detection import DecoderConfig
 from speech.errors import ModelError
 from speech.evaluation import plots
+from speech.evaluation.markdown import code, interval, table
 from speech.evaluation.scoring import RATES
 from speech.evaluation.synthetic_streams import Plan, condition_name
-from speech.evaluation.tuning import LONGEST_LATENCY, Choice
+from speech.evaluation.tuning import LONGEST_LATENCY, Tuning
 from speech.files import write_json
 from speech.formats.backends import load_keras
 from speech.recognizer import Recognizer
 
-FILE, PICTURE = "stream.json", "stream_det.png"
-_SECTION = """## As a live decoder
-
-`{command}` built streams of validation speakers, who chose the epoch but no threshold, of noise
-that never trains, and of continuous speech. {decoder}
-
-| Condition | Commands hit | 95 % interval | Wrong word | False alarms an hour of speech | \
-95 % interval | Unknown words taken for a command | Latency, median and 95 % |
-| --- | ---: | --- | ---: | ---: | --- | ---: | ---: |
-{rows}
-
-{noise}Latency is counted from the end of the word, {longest} ms being wanted. Continuous speech:
-{speech}.
-
-![Misses against false alarms]({picture})
-
-| Condition | {rates} |
-| --- | {rules} |
-{read}
-
-Read from that curve, which moves all thresholds together: the best there is, not what was set.
-"""
+_COLUMNS = (
+    *("Condition", "Commands found", "95 % interval", "Mean over the commands", "Substitutions"),
+    *("False accepts per hour of speech", "95 % interval", "Unknown words taken for a command"),
+    "Latency, median and 95 %",
+)
+FILE, TUNING_FILE, PICTURE = "stream.json", "tuning.json", "stream_det.png"
 
 
 def trained_on(recognizer: Recognizer, folder: Path) -> bool:
-    """Whether a folder of this name was among the continuous speech that trained the model."""
-    spoken = recognizer.provenance.get("speech") or {}
-    return folder.resolve().name in {Path(name).name for name in spoken.get("names", ())}
+    """Whether a folder of this name was among the data that trained the model."""
+    return folder.resolve().name in training_names(recognizer.provenance)
+
+
+def training_names(provenance: Mapping[str, Any]) -> set[str]:
+    """The names of all folders that trained a model, as its provenance tells them."""
+    corpus, speech = provenance.get("corpus") or {}, provenance.get("speech") or {}
+    names = {corpus.get("name"), *speech.get("names", ())}
+    names |= {source.get("name") for source in provenance.get("sources") or ()}
+    return {Path(str(name)).name for name in names if name}
+
+
+def tuning_content(
+    recognizer: Recognizer,
+    speech: Sequence[ContinuousSpeech],
+    plan: Plan,
+    tuning: Tuning,
+    command: str,
+) -> dict[str, Any]:
+    """Everything that ``tuning.json`` holds: the settings and what they rest on."""
+    return {
+        "model": recognizer.name,
+        "command": command,
+        "seed": plan.seed,
+        "conditions": [condition_name(snr) for snr in plan.snrs],
+        "speech": [_speech(recognizer, source) for source in speech],
+        **tuning.to_dict(),
+    }
 
 
 def content(
@@ -53,7 +63,6 @@ def content(
     plan: Plan,
     config: DecoderConfig,
     measured: Mapping[str, Any],
-    choice: Choice | None,
     command: str,
 ) -> dict[str, Any]:
     """Everything that ``stream.json`` holds.
@@ -64,11 +73,9 @@ def content(
         speech: Each folder of continuous speech.
         plan: How the streams were built.
         config: The decoder that was measured.
-        measured: By ``stream_score.measure`` on the measuring streams.
-        choice: By ``stream_choice.choose`` on the choosing streams, if the decoder was chosen.
+        measured: ``evaluation`` by ``measure_streams``, ``fast_words`` by ``measure_fast_words``.
         command: The command line.
     """
-    rate = recognizer.features.sample_rate
     return {
         "model": recognizer.name,
         "command": command,
@@ -76,18 +83,18 @@ def content(
         "conditions": [condition_name(snr) for snr in plan.snrs],
         "gap_seconds": list(plan.gap_seconds),
         "corpus_sha256": recordings.digest,
-        "speech": [
-            {
-                "name": Path(one.names[0]).name,
-                "sha256": one.digest,
-                "seconds": len(one.samples) / rate,
-                "trained_on": trained_on(recognizer, Path(one.names[0])),
-            }
-            for one in speech
-        ],
+        "speech": [_speech(recognizer, source) for source in speech],
         "decoder": config.to_dict(),
-        "choosing": choice and choice.to_dict(),
-        "measuring": dict(measured),
+        **measured,
+    }
+
+
+def _speech(recognizer: Recognizer, source: ContinuousSpeech) -> dict[str, Any]:
+    return {
+        "name": Path(source.names[0]).name,
+        "sha256": source.digest,
+        "seconds": len(source.samples) / recognizer.features.sample_rate,
+        "trained_on": trained_on(recognizer, Path(source.names[0])),
     }
 
 
@@ -95,107 +102,181 @@ def write(data: Mapping[str, Any], out: Path) -> None:
     """Write ``stream.json`` and ``stream_det.png`` into a folder."""
     write_json(out / FILE, data)
     curves = {
-        f"{condition}, {of['det_alarms']}": of["det"]
-        for condition, of in data["measuring"].items()
-        if "det" in of
+        f"{condition}, {row['det_false_accepts_of']}": row["det"]
+        for condition, row in data["evaluation"].items()
+        if "det" in row
     }
     if curves:
         plots.save(plots.det_curves(curves), out / PICTURE)
 
 
-def read(folder: Path) -> dict[str, Any] | None:
-    """What ``write`` left in the folder of a model, if anything."""
-    path = folder / FILE
+def read(folder: Path, name: str = FILE) -> dict[str, Any] | None:
+    """What ``write`` left in the folder of a model, or another of the two files, if anything."""
+    path = folder / name
     if not path.is_file():
         return None
     data: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return data
 
 
-def markdown(data: Mapping[str, Any]) -> str:
-    """A section for the model card, from what ``content`` returned and JSON gave back."""
-    conditions = [c for c in data["measuring"] if "commands" in data["measuring"][c]]
-    noise = data["measuring"].get("alone", {}).get("noise")
-    return _SECTION.format(
-        command=data["command"],
-        decoder=_decoder_sentence(data),
-        rows="\n".join(_row(name, data["measuring"][name]) for name in conditions),
-        noise=_noise_sentence(noise) if noise else "",
-        longest=round(1000 * LONGEST_LATENCY),
-        speech="; ".join(map(_speech_phrase, data["speech"])) or "none",
-        picture=PICTURE,
-        rates=" | ".join(f"Hit at {rate:g} an hour" for rate in RATES),
-        rules=" | ".join("---:" for _ in RATES),
-        read="\n".join(_read_row(name, data["measuring"][name]) for name in conditions),
-    )
+def markdown(data: Mapping[str, Any], tuning: Mapping[str, Any] | None = None) -> str:
+    """A section for the model card, from what ``stream.json`` and ``tuning.json`` hold."""
+    measured = data["evaluation"]
+    conditions = [c for c in measured if "commands" in measured[c]]
+    noise = measured.get("alone", {}).get("noise")
+    sources = "; ".join(map(_speech_phrase, data["speech"])) or "none"
+    parts = [
+        "## As a live decoder",
+        f"`{data['command']}` built streams of validation speakers, who chose the epoch but no "
+        "threshold, of noise that never trains, and of continuous speech. "
+        + _decoder_sentence(data["decoder"], tuning),
+        table(
+            _COLUMNS,
+            [_row(name, measured[name]) for name in conditions],
+        ),
+        (_noise_sentence(noise) if noise else "")
+        + f"Latency is counted from the end of the word, {1000 * LONGEST_LATENCY:.0f} ms being "
+        f"wanted. Continuous speech: {sources}.",
+        *_by_source(measured),
+        _by_command(measured, conditions),
+        f"![Misses against false accepts]({PICTURE})",
+        *_at_rates(measured, conditions),
+    ]
+    if data.get("fast_words"):
+        parts += fast_words_section(data["fast_words"])
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _decoder_sentence(data: Mapping[str, Any]) -> str:
-    decoder, choice = data["decoder"], data["choosing"]
+def _decoder_sentence(decoder: Mapping[str, Any], tuning: Mapping[str, Any] | None) -> str:
     each = ", ".join(f"`{label}` {value:g}" for label, value in decoder["thresholds"].items())
     settings = (
         f"threshold {decoder['threshold']:g}{f' ({each})' if each else ''}, smoothing "
         f"{decoder['smoothing_seconds']:g} s, {decoder['min_consecutive_windows']} windows in a row"
     )
-    if choice is None:
+    if tuning is None or tuning["config"] != decoder:
         return f"The decoder: {settings}."
+    sources = "; ".join(map(_speech_phrase, tuning["speech"]))
     return (
-        f"The decoder was chosen on other such streams for {choice['rate']:g} false alarms an hour "
-        f"of continuous speech (on {choice['hours']:.2f} hours of it, which can show "
-        f"{choice['smallest_rate']:.1f} at best; below that the tail of the counts is extended): "
-        f"{settings}."
+        f"The decoder was chosen by `{tuning['command']}` on other speakers and other speech "
+        f"({sources}) for at most {tuning['rate']:g} false accepts per hour; its "
+        f"{tuning['hours']:.2f} hours can show {tuning['resolvable_rate']:.1f} at best: {settings}."
     )
 
 
-def _row(name: str, of: Mapping[str, Any]) -> str:
-    words, speech, unknown = of["commands"], of.get("speech"), of.get("unknown words")
-    cells = [
+def _row(name: str, kinds: Mapping[str, Any]) -> list[str]:
+    words, speech, unknown = kinds["commands"], kinds.get("speech"), kinds.get("unknown words")
+    return [
         name,
         f"{words['hit_rate']:.1%} of {words['words']}",
-        f"{words['hit_rate_low']:.1%} to {words['hit_rate_high']:.1%}",
-        str(words["wrong_words"]),
-        f"{speech['false_alarms_per_hour']:.1f}" if speech else "",
-        _alarm_interval(speech) if speech else "",
-        str(unknown["false_alarms"]) if unknown else "",
+        interval(words["hit_rate_low"], words["hit_rate_high"]),
+        f"{words['macro_hit_rate']:.1%}",
+        str(words["substitutions"]),
+        f"{speech['false_accepts_per_hour']:.1f}" if speech else "",
+        _rate_interval(speech) if speech else "",
+        str(unknown["false_accepts"]) if unknown else "",
         f"{_milliseconds(words['latency_median'])}, {_milliseconds(words['latency_p95'])}",
     ]
-    return f"| {' | '.join(cells)} |"
 
 
-def _alarm_interval(of: Mapping[str, Any]) -> str:
-    low, high = of["false_alarms_per_hour_low"], of["false_alarms_per_hour_high"]
-    return f"{low:.1f} to {high:.1f} ({of['false_alarms']} in {of['seconds'] / 3600:.2f} h)"
+def _rate_interval(row: Mapping[str, Any]) -> str:
+    low, high = row["false_accepts_per_hour_low"], row["false_accepts_per_hour_high"]
+    return f"{low:.1f} to {high:.1f} ({row['false_accepts']} in {row['seconds'] / 3600:.2f} h)"
 
 
 def _noise_sentence(noise: Mapping[str, Any]) -> str:
     return (
         f"Noise alone, {noise['seconds'] / 60:.0f} minutes of it made from "
-        f"{noise['distinct_seconds']:.0f} s at many levels: {noise['false_alarms_per_hour']:.1f} "
-        f"false alarms an hour, 95 % interval {_alarm_interval(noise)}. "
+        f"{noise['distinct_seconds']:.0f} s at many levels: {noise['false_accepts_per_hour']:.1f} "
+        f"false accepts per hour, 95 % interval {_rate_interval(noise)}. "
     )
 
 
-def _speech_phrase(one: Mapping[str, Any]) -> str:
-    trained = ", **trained on**" if one["trained_on"] else ""
-    return f"{one['name']}, half of {one['seconds'] / 60:.0f} minutes{trained}"
+def _speech_phrase(source: Mapping[str, Any]) -> str:
+    trained = ", **trained on**" if source["trained_on"] else ""
+    return f"{source['name']}, {source['seconds'] / 60:.0f} minutes{trained}"
 
 
-def _read_row(name: str, of: Mapping[str, Any]) -> str:
-    points = [of.get("at_rate", {}).get(f"{rate:g}") for rate in RATES]
-    hits = [f"{1 - point['miss_rate']:.1%}" if point else "" for point in points]
-    return f"| {name} | {' | '.join(hits)} |"
+def _by_source(measured: Mapping[str, Any]) -> list[str]:
+    rows = [
+        (condition, name, f"{row['false_accepts_per_hour']:.1f}", _rate_interval(row))
+        for condition, kinds in measured.items()
+        for name, row in kinds.get("speech_by_source", {}).items()
+    ]
+    header = ("Condition", "Speech", "False accepts per hour", "95 % interval")
+    return [table(header, rows, "llrr")] if rows else []
+
+
+def _by_command(measured: Mapping[str, Any], conditions: Sequence[str]) -> str:
+    """The share of each command that is found, the weakest first."""
+    found = {c: measured[c]["commands"]["by_label"] for c in conditions}
+    if not found:
+        return ""
+    shares = {
+        label: [hits / said for said, hits in (found[c][label] for c in conditions)]
+        for label in found[conditions[0]]
+    }
+    ranked = sorted(shares, key=lambda label: min(shares[label]))
+    rows = [
+        (code(label), found[conditions[0]][label][0], *(f"{share:.1%}" for share in shares[label]))
+        for label in ranked
+    ]
+    return table(("Command", "Said", *(f"Found, {c}" for c in conditions)), rows)
+
+
+def _at_rates(measured: Mapping[str, Any], conditions: Sequence[str]) -> list[str]:
+    rows = [
+        (name, *(_at_rate_cell(measured[name]["at_rate"][f"{rate:g}"]) for rate in RATES))
+        for name in conditions
+        if "at_rate" in measured[name]
+    ]
+    if not rows:
+        return []
+    header = ("Condition", *(f"Found at {rate:g} per hour" for rate in RATES))
+    return [
+        table(header, rows, "llll"),
+        "Read from that curve, the mean over the commands, which moves all thresholds together: "
+        "the best there is, not what was set. No rate is named that the hours of speech cannot "
+        "show.",
+    ]
+
+
+def _at_rate_cell(point: Mapping[str, Any]) -> str:
+    if not point["shown"]:
+        return f"not shown: it takes {point['hours_needed']:.2g} h, here are {point['hours']:.2f}"
+    low, high = point["false_accepts_per_hour_low"], point["false_accepts_per_hour_high"]
+    return (
+        f"{1 - point['miss_rate']:.1%}, at {point['false_accepts_per_hour']:.1f} "
+        f"({low:.1f} to {high:.1f})"
+    )
+
+
+def fast_words_section(fast: Mapping[str, Any]) -> list[str]:
+    """The table of words said one right after the other."""
+    pauses = next(iter(fast.values())).keys()
+    rows = [
+        (kind, *(f"{row['hit_rate']:.0%}" for row in by_pause.values()))
+        for kind, by_pause in fast.items()
+    ]
+    n = {kind: next(iter(by_pause.values()))["words"] for kind, by_pause in fast.items()}
+    words = ", ".join(f"{count} words in {kind!r}" for kind, count in n.items())
+    return [
+        "### Words said fast",
+        "The same word three times and four different words, cut to the word, with a pause between "
+        f"them: the share that is found ({words}).",
+        table(("Words", *pauses), rows),
+    ]
 
 
 def _milliseconds(seconds: float | None) -> str:
     return "" if seconds is None else f"{1000 * seconds:.0f} ms"
 
 
-def store(model: Path, config: DecoderConfig) -> list[Path]:
-    """Write a decoder's settings into a model, and into what was exported from it.
+def store(model: Path, settings: Mapping[str, Any]) -> list[Path]:
+    """Write settings into a model, and into what was exported from it.
 
     Args:
         model: The folder of a model, or its ``.keras`` file.
-        config: The settings.
+        settings: ``decoder``, ``acceptance`` or both, as the model's attributes of these names.
 
     Returns:
         The files written.
@@ -212,7 +293,8 @@ def store(model: Path, config: DecoderConfig) -> list[Path]:
     trained = load_keras(path)
     from speech.model import save_model
 
-    trained.decoder = config.to_dict()
+    for name, value in settings.items():
+        setattr(trained, name, value)
     save_model(trained, path)
     written = [path]
     if model.is_dir():

@@ -1,4 +1,4 @@
-"""How good a stream decoder is: words hit and missed, false alarms an hour, latency.
+"""How good a stream decoder is: words hit and missed, false accepts per hour, latency.
 
 Everything here takes plain data and returns plain data: nothing is drawn, printed or written.
 """
@@ -17,11 +17,11 @@ from speech.evaluation.metrics import wilson_interval
 
 
 class DetPoint(NamedTuple):
-    """What one threshold gives: share of the words missed, and false alarms per hour."""
+    """What one threshold gives: share of the words missed, and false accepts per hour."""
 
     threshold: float
     miss_rate: float
-    false_alarms_per_hour: float
+    false_accepts_per_hour: float
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class StreamMetrics:
     """The score of one decoder on one stream; rates with nothing to count are 0.0.
 
     Every word of a command is a hit or a miss. A detection is a hit, a wrong word (it lies on a
-    command, but names another one) or a false alarm (there is no command, or it was hit before).
+    command, but names another one) or a false accept (there is no command, or it was hit before).
     Latencies are in seconds from the end of the word to the detection that hit it, and None
     without hits; a detection may come before the end of its word.
     """
@@ -38,14 +38,15 @@ class StreamMetrics:
     words: int
     hits: int
     misses: int
-    wrong_words: int
-    false_alarms: int
+    substitutions: int
+    false_accepts: int
     hit_rate: float
     hit_rate_low: float  # 95% Wilson interval
     hit_rate_high: float
-    false_alarms_per_hour: float
-    false_alarms_per_hour_low: float  # exact 95% Poisson interval
-    false_alarms_per_hour_high: float
+    macro_hit_rate: float  # the mean over the commands that are said, so that rare ones count
+    false_accepts_per_hour: float
+    false_accepts_per_hour_low: float  # exact 95% Poisson interval
+    false_accepts_per_hour_high: float
     latency_median: float | None
     latency_p95: float | None
     by_label: dict[str, tuple[int, int]]  # words and hits of each command that is said
@@ -83,7 +84,7 @@ def stream_metrics(
         raise ValueError(f"expected words by start in a stream of seconds > 0, got {seconds=}")
     longest = max((word.end - word.start for word in words), default=0.0)
     latencies: dict[int, float] = {}
-    wrong = alarms = 0
+    substitutions = false_accepts = 0
     for time, label in detections:
         first = bisect.bisect_left(starts, time - reach - longest)
         near = range(first, bisect.bisect_left(starts, time))
@@ -92,9 +93,9 @@ def stream_metrics(
         if fresh:
             latencies[fresh[0]] = time - words[fresh[0]].end
         elif any(words[i].label != label for i in on):
-            wrong += 1
+            substitutions += 1
         else:
-            alarms += 1
+            false_accepts += 1
     by_label: dict[str, tuple[int, int]] = {}
     for i, word in enumerate(words):
         if word.label in commands:
@@ -102,21 +103,22 @@ def stream_metrics(
             by_label[word.label] = said + 1, hit + (i in latencies)
     n, hits = sum(said for said, _ in by_label.values()), len(latencies)
     low, high = wilson_interval(hits, n) if n else (0.0, 1.0)
-    least, most = poisson_interval(alarms)
+    least, most = poisson_interval(false_accepts)
     late = np.array(sorted(latencies.values()))
     return StreamMetrics(
         seconds=seconds,
         words=n,
         hits=hits,
         misses=n - hits,
-        wrong_words=wrong,
-        false_alarms=alarms,
+        substitutions=substitutions,
+        false_accepts=false_accepts,
         hit_rate=hits / n if n else 0.0,
         hit_rate_low=low,
         hit_rate_high=high,
-        false_alarms_per_hour=alarms * 3600 / seconds,
-        false_alarms_per_hour_low=least * 3600 / seconds,
-        false_alarms_per_hour_high=most * 3600 / seconds,
+        macro_hit_rate=float(np.mean([hit / said for said, hit in by_label.values()] or [0.0])),
+        false_accepts_per_hour=false_accepts * 3600 / seconds,
+        false_accepts_per_hour_low=least * 3600 / seconds,
+        false_accepts_per_hour_high=most * 3600 / seconds,
         latency_median=float(np.median(late)) if hits else None,
         latency_p95=float(np.percentile(late, 95)) if hits else None,
         by_label=by_label,
@@ -153,7 +155,7 @@ def _poisson_cdf(most: int, mean: float) -> float:
     return float(np.exp(k * math.log(max(mean, 1e-300)) - mean - log_factorial).sum())
 
 
-def fewest_misses(points: Iterable[DetPoint], false_alarms_per_hour: float) -> DetPoint | None:
+def fewest_misses(points: Iterable[DetPoint], false_accepts_per_hour: float) -> DetPoint | None:
     """The point with the fewest misses at no more than this rate; of equal ones, the safest."""
-    allowed = [p for p in points if p.false_alarms_per_hour <= false_alarms_per_hour]
+    allowed = [p for p in points if p.false_accepts_per_hour <= false_accepts_per_hour]
     return min(allowed, key=lambda p: (p.miss_rate, -p.threshold), default=None)

@@ -1,12 +1,14 @@
 """Labelled streams to score a live decoder on: words in gaps, speech without them, noise alone.
 
-All of it comes from what training never heard, and is dealt out to two sets that share nothing:
-the ``choosing`` streams may choose thresholds, the ``measuring`` streams measure them. The sets
-have other speakers, other halves of each noise file, and other halves of the continuous speech.
+All of it comes from what never trained, and is dealt out to two sets that share nothing: the
+``tuning`` streams may choose thresholds, the ``evaluation`` streams measure them. The sets have
+other speakers and other halves of each noise file; the continuous speech of each is given by the
+caller, who takes other sources for the one than for the other.
 """
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -20,8 +22,10 @@ from speech.data.recordings import ContinuousSpeech, Recordings
 from speech.errors import CorpusError
 from speech.labels import commands
 
-Part: TypeAlias = Literal["choosing", "measuring"]
-Kind: TypeAlias = Literal["commands", "unknown words", "speech", "noise"]
+Part: TypeAlias = Literal["tuning", "evaluation"]
+Kind: TypeAlias = Literal[
+    "commands", "unknown words", "speech", "noise", "same word", "different words"
+]
 
 CLEAN = "clean"
 _FRAME_SECONDS = 0.01
@@ -29,7 +33,7 @@ _BELOW_PEAK_DB = 30.0
 _ABOVE_FLOOR_DB = 10.0
 _FLOOR_PERCENTILE = 10
 _SILENT = 1e-10  # power; keeps digital silence out of the logarithm
-_HISS = 1e-4  # RMS of the quietest room, so that no gap is digital silence
+_SENSOR_NOISE_RMS = 1e-4  # so that no gap is digital silence
 _FADE_SECONDS = 0.01
 _CROSSFADE_SECONDS = 0.1
 _LEVEL_SECONDS = 5.0
@@ -70,13 +74,14 @@ class Stream(NamedTuple):
     """A stream and what is said in it.
 
     Attributes:
-        kind: What it is made of; only ``commands`` are to be detected.
+        kind: What it is made of; in ``unknown words``, ``speech`` and ``noise`` no command is said.
         condition: ``clean``, or such as ``10 dB``.
         waveform: float32 (n,) in [-1, 1), at the model's rate.
         words: What is said when, sorted; of speech and noise nothing is known but that it holds no
             command.
         distinct_seconds: How much of it comes from different recordings; the rest says the same
             again in other noise or at another level.
+        source: Of continuous speech, the name of its folder.
     """
 
     kind: Kind
@@ -84,6 +89,7 @@ class Stream(NamedTuple):
     waveform: Waveform
     words: tuple[Word, ...]
     distinct_seconds: float
+    source: str = ""
 
 
 def streams(
@@ -98,7 +104,7 @@ def streams(
 
     Args:
         recordings: Its validation speakers, and the part of its noise that evaluates.
-        speech: In which no command is said; may be empty.
+        speech: In which no command is said, each source a stream of its own; may be empty.
         labels: Of the model. Words that are none of them are the unknown words.
         sample_rate: In Hz, of all of these.
         plan: How to build them.
@@ -115,7 +121,7 @@ def streams(
             f"{recordings.corpus.root}: expected files in _background_noise_ for noise of a ratio, "
             "got none; add some, or measure clean streams only"
         )
-    by_word = _clips(recordings, part)
+    by_word = clips_of_part(recordings, part)
     said = {word: by_word[word] for word in words if word in by_word}
     if not said:
         raise CorpusError(
@@ -123,21 +129,22 @@ def streams(
             f"speakers of the {part} half, got none; take a larger corpus"
         )
     other = {word: index for word, index in by_word.items() if word not in words}
-    spoken = [_half(one.samples, part) for one in speech]
-    seed = plan.seed, int(part == "measuring")
+    seed = plan.seed, int(part == "evaluation")
     for snr in plan.snrs:
         # the same words at the same times under all conditions
         order, dice = (np.random.default_rng([*seed, number]) for number in (1, 2))
-        room = _Room(snr, pieces, sample_rate, dice)
-        yield room.stream("commands", *_words(recordings, said, plan, sample_rate, order))
+        background = _Background(snr, pieces, sample_rate, dice)
+        yield background.stream("commands", *_words(recordings, said, plan, sample_rate, order))
         if other:
-            yield room.stream("unknown words", *_words(recordings, other, plan, sample_rate, order))
-        if spoken:
-            yield room.stream("speech", to_float(np.concatenate(spoken)), (), ())
+            unknown = _words(recordings, other, plan, sample_rate, order)
+            yield background.stream("unknown words", *unknown)
+        for source in speech:
+            spoken = background.stream("speech", to_float(source.samples), (), ())
+            yield spoken._replace(source=Path(source.names[0]).name)
     if pieces:
         rng = np.random.default_rng([*seed, 3])
         n = round(_NOISE_SECONDS * sample_rate)
-        noise = _background(pieces, n, sample_rate, rng, _NOISE_RMS)
+        noise = _noise_bed(pieces, n, sample_rate, rng, _NOISE_RMS)
         distinct = sum(map(len, pieces)) / sample_rate
         yield Stream("noise", "alone", np.clip(noise, -1, JUST_BELOW_ONE), (), distinct)
 
@@ -168,7 +175,7 @@ def word_bounds(clip: Waveform, sample_rate: int) -> tuple[float, float]:
 
 def _half(samples: npt.NDArray[np.int16], part: Part) -> npt.NDArray[np.int16]:
     middle = len(samples) // 2
-    return samples[:middle] if part == "choosing" else samples[middle:]
+    return samples[:middle] if part == "tuning" else samples[middle:]
 
 
 def _noise(recordings: Recordings, part: Part, sample_rate: int) -> list[Waveform]:
@@ -177,12 +184,12 @@ def _noise(recordings: Recordings, part: Part, sample_rate: int) -> list[Wavefor
     return [h / max(_rms(h), 1e-6) for h in halves if len(h) >= sample_rate]
 
 
-def _clips(recordings: Recordings, part: Part) -> dict[str, npt.NDArray[np.int64]]:
+def clips_of_part(recordings: Recordings, part: Part) -> dict[str, npt.NDArray[np.int64]]:
     """For each word its validation clips by speakers of this half."""
     found = {}
     for word, index in indices_by_word(recordings.corpus, "validation").items():
         fits_temperature = calibration_half([recordings.corpus.clips[i].path for i in index])
-        chosen = index[fits_temperature == (part == "choosing")]
+        chosen = index[fits_temperature == (part == "tuning")]
         if len(chosen):
             found[word] = chosen
     return found
@@ -218,8 +225,8 @@ def _words(
     return waveform, tuple(words), tuple(levels)
 
 
-class _Room:
-    """Puts one and the same kind of noise under streams."""
+class _Background:
+    """Puts one kind of noise, at one ratio, under streams."""
 
     def __init__(
         self,
@@ -237,10 +244,10 @@ class _Room:
         words: tuple[Word, ...],
         levels: Sequence[tuple[float, float]],
     ) -> Stream:
-        mixed = waveform + _HISS * self._rng.standard_normal(len(waveform), np.float32)
+        mixed = waveform + _SENSOR_NOISE_RMS * self._rng.standard_normal(len(waveform), np.float32)
         if self._snr is not None:
             times, loudness = zip(*(levels or _levels(waveform, self._rate)), strict=True)
-            noise = _background(self._pieces, len(mixed), self._rate, self._rng)
+            noise = _noise_bed(self._pieces, len(mixed), self._rate, self._rng)
             wanted = np.array(loudness) * 10 ** (-self._snr / 20)
             for first in range(0, len(mixed), _BLOCK):
                 block = slice(first, first + _BLOCK)
@@ -263,7 +270,7 @@ def _levels(waveform: Waveform, sample_rate: int) -> list[tuple[float, float]]:
     ]
 
 
-def _background(
+def _noise_bed(
     pieces: Sequence[Waveform],
     n: int,
     sample_rate: int,

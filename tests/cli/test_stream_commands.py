@@ -1,4 +1,4 @@
-"""``speech scan`` and ``speech score-stream`` as people run them; the network knows tones."""
+"""``speech scan``, ``score`` and ``tune-thresholds`` as people run them, on tones."""
 
 import csv
 import json
@@ -56,7 +56,7 @@ def corpus(tmp_path_factory) -> Path:
 
 def score(corpus: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     given = ("--data", corpus / "clips", "--speech", corpus / "talk")
-    return speech("score-stream", "tones", *given, *arguments)
+    return speech("score", "tones", *given, *arguments)
 
 
 # --- scan ---------------------------------------------------------------------------------------
@@ -122,67 +122,73 @@ def test_a_bad_recording_among_good_ones_is_named_and_the_others_are_scanned(wor
     assert found[0]["file"] == str(short)
 
 
-# --- score-stream -------------------------------------------------------------------------------
+# --- score and tune-thresholds ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_score_leaves_json_and_a_picture_and_says_it_in_a_table(corpus, tmp_path):
-    result = score(corpus, "--out", tmp_path, "--seed", "3", "--gap", "0.5", "0.8")
+    result = score(corpus, "--out", tmp_path, "--seed", "3")
     assert result.returncode == 0, result.stderr
     for condition in ("clean", "10 dB"):
         assert re.search(rf"{condition}\s+commands\s+\d+\.\d\s+\d+\.\d% of", result.stdout)
+    assert re.search(r"different words\s+\d+%\s+\d+%\s+\d+%\s+\d+%\s+\d+%", result.stdout)
     content = json.loads((tmp_path / "stream.json").read_text())
     assert (tmp_path / "stream_det.png").read_bytes().startswith(b"\x89PNG")
     assert content["seed"] == 3
-    assert content["gap_seconds"] == [0.5, 0.8]
-    assert content["choosing"] is None
     assert content["decoder"]["thresholds"] == {"low": 0.7}
-    assert [one["name"] for one in content["speech"]] == ["talk"]
-    clean = content["measuring"]["clean"]
+    assert [source["name"] for source in content["speech"]] == ["talk"]
+    clean = content["evaluation"]["clean"]
     assert clean["commands"]["hit_rate"] > 0.9
-    assert clean["speech"]["false_alarms"] == 0
-    printed = score(corpus, "--out", tmp_path / "b", "--seed", "3", "--gap", "0.5", "0.8", "--json")
+    assert clean["speech"]["false_accepts"] == 0
+    assert list(content["fast_words"]["same word"]) == [
+        f"pause {g} s" for g in (0, 0.1, 0.2, 0.3, 0.5)
+    ]
+    printed = score(corpus, "--out", tmp_path / "b", "--seed", "3", "--json")
     again = json.loads(printed.stdout)
     assert {**again, "command": ""} == {**content, "command": ""}, "a seed decides all of it"
 
 
-@pytest.mark.slow
-def test_thresholds_are_chosen_on_other_streams_and_what_they_rest_on_is_told(corpus, tmp_path):
-    wanted = ("--max-false-alarms-per-hour", "1", "--out", tmp_path)
-    result = score(corpus, *wanted)
-    assert result.returncode == 0, result.stderr
+def test_a_rate_that_the_speech_cannot_show_is_refused_with_an_exit_code_of_its_own(corpus):
+    given = ("--data", corpus / "clips", "--speech", corpus / "talk", "--rate", "1")
+    result = speech("tune-thresholds", "tones", *given)
+    assert result.returncode == 7
     [line] = result.stderr.splitlines()
-    assert re.search(r"0\.01 hours .* can show 360\.0 false alarms an hour at best, not 1", line)
-    content = json.loads((tmp_path / "stream.json").read_text())
-    assert content["choosing"]["rate"] == 1.0
-    assert content["choosing"]["config"] == content["decoder"]
-    assert content["measuring"]["clean"]["commands"]["hit_rate"] > 0.9
+    assert re.search(r"3 hours, got 0\.02 hours, which can show 180\.0 per hour at best", line)
+    assert result.stdout == ""
+
+
+@pytest.mark.slow
+def test_thresholds_are_chosen_for_the_decoder_and_for_clips(corpus):
+    given = ("--data", corpus / "clips", "--speech", corpus / "talk", "--rate", "200")
+    result = speech("tune-thresholds", "tones", *given, "--accept-rate", "0.5")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"0\.02 hours of speech, which can show 180\.0 at best", result.stdout)
+    assert re.search(r"low\s+0\.\d+\s+0\.\d+", result.stdout)
+    assert "Nothing is written" in result.stdout
 
 
 def test_a_recording_of_ones_own_is_scored_with_its_labels(words, tmp_path):
     labels = tmp_path / "labels.csv"
     labels.write_text(LABELS)
-    given = ("--recording", words, "--labels", labels)
-    result = speech("score-stream", "tones", *given, "--json")
+    result = speech("score-recording", words, labels, "--model", "tones", "--json")
     assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)["measuring"]["words.wav"]["recording"]
-    assert (found["hits"], found["misses"], found["false_alarms"]) == (3, 0, 0)
-    assert "100.0% of 3" in speech("score-stream", "tones", *given).stdout
+    metrics = json.loads(result.stdout)["evaluation"]["words.wav"]["recording"]
+    assert (metrics["hits"], metrics["misses"], metrics["false_accepts"]) == (3, 0, 0)
+    assert "100.0% of 3" in speech("score-recording", words, labels, "--model", "tones").stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--data", "/nowhere"), 4, "/nowhere: expected the folder of a corpus"),
-        (("--recording", "WORDS", "--labels", "BAD"), 4, "bad.csv, line 2: expected start, end"),
-        (("--recording", "WORDS", "--labels", "LATE"), 4, "got 5.00 s"),
-        (("--recording", "SHORT", "--labels", "GOOD"), 3, "expected at least a window of 1 s"),
-        (("--recording", "/nowhere.wav", "--labels", "GOOD"), 3, "/nowhere.wav: expected an audio"),
-        (("--recording", "WORDS"), 2, "expected --recording and --labels together"),
-        (("--snr", "loud"), 2, "expected clean, or numbers of dB, got 'loud'"),
-        (("--snr", "10,10"), 2, "expected different conditions"),
-        (("--gap", "2", "1"), 2, "expected gaps from 0 to 60 s"),
-        (("--store",), 2, "expected --max-false-alarms-per-hour beside --store"),
-        (("--max-false-alarms-per-hour", "1"), 2, "expected --speech to choose thresholds on"),
+        (("score", "--data", "/nowhere"), 4, "/nowhere: expected the folder of a corpus"),
+        (("score-recording", "WORDS", "BAD"), 4, "bad.csv, line 2: expected start, end"),
+        (("score-recording", "WORDS", "LATE"), 4, "got 5.00 s"),
+        (("score-recording", "SHORT", "GOOD"), 3, "expected at least a window of 1 s"),
+        (("score-recording", "/nowhere.wav", "GOOD"), 3, "/nowhere.wav: expected an audio"),
+        (("score-recording", "WORDS"), 2, "Missing argument 'LABELS'"),
+        (("score", "--snr", "loud"), 2, "expected clean, or numbers of dB, got 'loud'"),
+        (("score", "--snr", "10,10"), 2, "expected different conditions"),
+        (("tune-thresholds",), 2, "expected --negative-speech to choose thresholds on"),
     ],
 )
 def test_bad_input_gives_one_line_and_its_exit_code(arguments, code, message, words, tmp_path):
@@ -196,7 +202,7 @@ def test_bad_input_gives_one_line_and_its_exit_code(arguments, code, message, wo
     files["GOOD"].write_text(LABELS)
     files["BAD"].write_text("start,end,label\nfirst,second,yes\n")
     files["LATE"].write_text("start,end,label\n90,91,yes\n")
-    result = speech("score-stream", "tones", *(files.get(a, a) for a in arguments))
+    result = speech(*(files.get(a, a) for a in arguments))
     assert result.returncode == code, result.stderr
     assert message in re.sub(r"[│\s]+", " ", result.stderr)
     assert "Traceback" not in result.stderr

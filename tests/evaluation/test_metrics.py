@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 from speech.evaluation.metrics import (
-    ClipMetrics,
+    auroc,
+    calibration_is_thin,
     clip_metrics,
     expected_calibration_error,
     fit_temperature,
-    markdown_report,
     reliability_bins,
     wilson_interval,
     wrong_clips,
@@ -77,7 +77,9 @@ def test_counts_and_shares_are_those_of_plain_loops(data: Scores) -> None:
         assert metrics.precision[label] == pytest.approx(precision)
         assert metrics.recall[label] == pytest.approx(recall)
         assert metrics.f1[label] == pytest.approx(f1)
-    assert metrics.macro_f1 == pytest.approx(sum(metrics.f1) / c)
+    assert metrics.macro_f1 == pytest.approx(
+        np.mean([f for f, n in zip(metrics.f1, metrics.support, strict=True) if n])
+    )
 
 
 def test_a_label_without_clips_or_claims_scores_zero_not_nan() -> None:
@@ -203,7 +205,7 @@ def test_true_probabilities_are_calibrated_and_sharpened_ones_are_not() -> None:
     assert expected_calibration_error(softmax(5 * logits, axis=1), truth) > 0.3
 
 
-@pytest.mark.parametrize("temperature", [0.25, 1.0, 1.7, 6.0])
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 1.7, 4.0])
 def test_the_temperature_that_spoilt_the_logits_is_found_again(temperature: float) -> None:
     rng = np.random.default_rng(2)
     logits = 2 * rng.normal(size=(20_000, 6))
@@ -213,16 +215,17 @@ def test_the_temperature_that_spoilt_the_logits_is_found_again(temperature: floa
 
 @unhurried
 @given(st.integers(0, 2**32 - 1), st.floats(0.3, 3.0))
-def test_the_temperature_is_scipys_minimum_of_the_nll(seed: int, scale: float) -> None:
+def test_the_temperature_is_scipys_minimum_of_nll_and_prior(seed: int, scale: float) -> None:
     rng = np.random.default_rng(seed)
     logits = scale * rng.normal(size=(200, 4))
     truth = drawn_from(logits / scale, rng)
 
-    def nll(log_t: float) -> float:
-        return float(-log_softmax(logits / math.exp(log_t), axis=1)[range(200), truth].mean())
+    def cost(log_t: float) -> float:
+        likelihood = log_softmax(logits / math.exp(log_t), axis=1)[range(200), truth].sum()
+        return float(-likelihood - norm.logpdf(log_t, 0, 0.5))
 
-    best = minimize_scalar(nll, bounds=(math.log(0.01), math.log(100)), method="bounded")
-    assert nll(math.log(fit_temperature(logits, truth))) <= best.fun + 1e-9
+    best = minimize_scalar(cost, bounds=(math.log(0.5), math.log(5)), method="bounded")
+    assert cost(math.log(fit_temperature(logits, truth))) <= best.fun + 1e-4
 
 
 def test_the_temperature_ignores_what_is_added_to_a_whole_row() -> None:
@@ -233,11 +236,33 @@ def test_the_temperature_ignores_what_is_added_to_a_whole_row() -> None:
     assert fit_temperature(shifted, truth) == pytest.approx(fit_temperature(logits, truth))
 
 
-def test_where_every_clip_is_right_the_temperature_is_the_lowest() -> None:
-    assert fit_temperature([[1.0, 0.0], [0.0, 1.0]], [0, 1]) == pytest.approx(0.01)
+@pytest.mark.parametrize(("n", "mistakes"), [(2, 0), (5000, 0), (5000, 4), (99, 50)])
+def test_few_clips_or_mistakes_leave_the_temperature_at_one(n: int, mistakes: int) -> None:
+    logits = np.tile([3.0, 0.0], (n, 1))
+    truth = np.zeros(n, int)
+    truth[:mistakes] = 1
+    assert calibration_is_thin(n, mistakes)
+    assert fit_temperature(logits, truth) == 1.0
 
 
-# --- mistakes and the report ---
+def test_however_sure_and_right_a_model_is_the_temperature_stays_in_a_sensible_range() -> None:
+    truth = np.zeros(5000, int)
+    truth[:5] = 1
+    sure = np.tile([3.0, 0.0], (5000, 1))
+    assert 0.5 <= fit_temperature(sure, truth) < 1
+    assert fit_temperature(-30 * sure, truth) == pytest.approx(5.0)
+
+
+@unhurried
+@given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(1, 30))
+def test_the_auroc_is_the_share_of_pairs_in_the_right_order(seed: int, n: int, m: int) -> None:
+    rng = np.random.default_rng(seed)
+    positive, negative = rng.integers(0, 8, n) / 8, rng.integers(0, 6, m) / 8
+    pairs = [(p > q) + (p == q) / 2 for p in positive for q in negative]
+    assert auroc(positive, negative) == pytest.approx(np.mean(pairs))
+
+
+# --- mistakes ---
 
 
 def test_the_list_of_mistakes_is_the_wrong_clips_most_confident_first() -> None:
@@ -258,38 +283,6 @@ def test_there_are_as_many_mistakes_as_the_accuracy_says(data: Scores) -> None:
     wrong = wrong_clips(p, truth, labels, [str(i) for i in range(len(p))])
     accuracy = clip_metrics(p, truth, labels).accuracy
     assert len(wrong) == round((1 - accuracy) * len(p))
-
-
-@pytest.fixture
-def metrics() -> ClipMetrics:
-    return clip_metrics(PROBABILITIES, TRUTH, LABELS)
-
-
-def test_the_report_shows_score_facts_pictures_labels_and_mistakes(metrics: ClipMetrics) -> None:
-    wrong = wrong_clips(PROBABILITIES, TRUTH, LABELS, ["a.wav", "b.wav", "c.wav", "d.wav"])
-    report = markdown_report(metrics, wrong, "Commands", {"Seed": "7"}, {"Matrix": "a b.png"})
-    assert report.startswith("# Commands\n\n**Accuracy 75.00%** on 4 clips (95% interval 30.06% to")
-    lines = report.splitlines()
-    assert "| Seed | 7 |" in lines
-    assert "![Matrix](a%20b.png)" in lines
-    assert "| `no` | 2 | 1.000 | 0.500 | 0.667 |" in lines
-    assert "| `c.wav` | `no` | `yes` | 0.600 |" in lines
-
-
-def test_every_row_of_a_table_has_the_columns_of_its_header(metrics: ClipMetrics) -> None:
-    wrong = wrong_clips(PROBABILITIES, TRUTH, LABELS, ["a", "b", "odd|name.wav", "d"])
-    report = markdown_report(metrics, wrong, "Commands", {"a|b": "c|d"}, {})
-    for table in report.split("\n\n"):
-        if table.startswith("|"):
-            assert len({row.replace(r"\|", "").count("|") for row in table.splitlines()}) == 1
-
-
-def test_the_report_lists_no_more_mistakes_than_asked_for_and_says_so(metrics: ClipMetrics) -> None:
-    wrong = wrong_clips(PROBABILITIES, [1, 0, 0, 1], LABELS, ["a", "b", "c", "d"])
-    report = markdown_report(metrics, wrong, "Commands", {}, {}, most=2)
-    assert "2 of 3." in report
-    assert ("`d`" in report, "`b`" in report, "`a`" in report) == (True, True, False)
-    assert markdown_report(metrics, [], "Commands", {}, {}).endswith("mistakes\n\nNone.\n")
 
 
 # --- what is refused ---

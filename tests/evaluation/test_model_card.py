@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -7,7 +8,10 @@ import pytest
 
 from speech.cli.diagnose import Finding, examine
 from speech.errors import ModelError
-from speech.evaluation.model_card import changed_files, evaluate
+from speech.evaluation.measure import measure
+from speech.evaluation.metrics import wilson_interval
+from speech.evaluation.model_card import changed_files, evaluate, warnings
+from speech.evaluation.training_data import device_phrase
 from speech.recognizer import Recognizer
 from tests import tiny
 
@@ -70,7 +74,7 @@ def test_robustness_adds_its_two_tables(tmp_path):
     assert "| mains hum | 0.0016 |" in page
     saved = json.loads((tmp_path / "metrics.json").read_text())
     assert saved["conditions"][0]["accuracy"] == saved["accuracy"]
-    assert {room["rms"] for room in saved["rooms"]} == {0.0002, 0.0016, 0.01, 0.1}
+    assert {row["rms"] for row in saved["false_accepts_on_noise"]} == {0.0002, 0.0016, 0.01, 0.1}
 
 
 def test_the_card_says_which_label_is_weak_what_it_is_taken_for_and_how_few_voices_err(tmp_path):
@@ -81,12 +85,12 @@ def test_the_card_says_which_label_is_weak_what_it_is_taken_for_and_how_few_voic
 
     data = tiny.recordings(tmp_path)
     evaluate(model(), data, tmp_path / "good")
-    assert "`low` is recognised in" not in (tmp_path / "good" / "README.md").read_text()
+    assert "`low` is recognized in" not in (tmp_path / "good" / "README.md").read_text()
     deaf = Recognizer("tones", tiny.LABELS.labels, tiny.FEATURES, deaf_to_low)
     metrics = evaluate(deaf, data, tmp_path / "weak")
     page = (tmp_path / "weak" / "README.md").read_text()
     n = metrics.support[0]
-    assert f"- `low` is recognised in 0 of {n} clips, 0.0%" in page
+    assert f"- `low` is recognized in 0 of {n} clips, 0.0%" in page
     assert f"the rest is taken for `high` ({n})." in page
     listed = (tmp_path / "weak" / "clips.csv").read_text().splitlines()[1:]
     speakers = {line.split("/")[1].split("_nohash_")[0] for line in listed if "_nohash_" in line}
@@ -122,3 +126,83 @@ def test_the_card_names_the_digest_of_each_model_file_and_tells_when_one_has_cha
     finding = next(f for f in examine(out) if f.what.startswith("Files of"))
     assert all(name in finding.found for name in wrong)
     assert finding.advice
+
+
+# --- what the card may say of data, license and limits ------------------------------------------
+
+
+def page_of(tmp_path, recognizer, data=None, **arguments) -> str:
+    evaluate(recognizer, data or tiny.recordings(tmp_path), tmp_path / "card", **arguments)
+    return (tmp_path / "card" / "README.md").read_text()
+
+
+def test_a_model_of_ones_own_words_is_not_said_to_have_googles_voices_or_license(tmp_path):
+    own = {"corpus": {"name": "my_words", "clips": 128, "sha256": "1" * 64}, "seed": 1}
+    page = page_of(tmp_path, model(provenance=own))
+    for phrase in ("Google", "volunteers", "Creative Commons", "CPU", "weights are MIT"):
+        assert phrase not in page
+    assert "`my_words`: the license of these recordings is not recorded" in page
+    assert "Whose voices are in `my_words` is not recorded" in page
+
+
+def test_known_collections_and_the_device_of_the_run_are_named(tmp_path):
+    provenance = {
+        "sources": [
+            {"name": "speech_commands", "role": "words", "clips": 10, "sha256": "1" * 64},
+            {"name": "isolated_words", "role": "words", "clips": 10, "sha256": "2" * 64},
+        ],
+        "device": "an NVIDIA H100",
+        "versions": {"tensorflow-cpu": "2.21.0"},
+    }
+    (tmp_path / "card").mkdir()
+    row = dict.fromkeys(
+        ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "gradient_norm"), 0.5
+    )
+    history = [{**row, "epoch": 1, "seconds": 60.0, "waiting": 0.0}]
+    (tmp_path / "card" / "history.json").write_text(json.dumps(history))
+    page = page_of(tmp_path, model(provenance=provenance))
+    assert "1 epochs in 1 minutes on an NVIDIA H100" in page
+    assert "Creative Commons BY 4.0" in page
+    assert "34 Chinese students" in page
+    assert "- `isolated_words`: DSPSpeech-20 (Zhongyu Chen and others), MIT." in page
+    assert device_phrase({"versions": {"tensorflow-cpu": "2.21.0"}}) == " on the CPU"
+    assert device_phrase({"versions": {"tensorflow-cpu": "2.21.0", "jax": "0.7"}}) == ""
+
+
+def test_few_clips_of_a_label_and_a_thin_calibration_are_said_first_in_red(tmp_path):
+    page = page_of(tmp_path, model(), tiny.recordings(tmp_path, n_validation=8))
+    head = page.split("## ")[0]
+    assert head.count("> [!CAUTION]") == 2
+    assert "8 of `low`, 8 of `high`" in head
+    assert f"at least {wilson_interval(8, 8)[0]:.0%} are" in head
+    assert "The confidence is not calibrated" in head
+    many = page_of(tmp_path, model(), tiny.recordings(tmp_path, n_validation=40))
+    assert "There are few clips" not in many
+
+
+def test_files_that_were_left_out_are_said(tmp_path):
+    evaluation = measure(model(), tiny.recordings(tmp_path, n_validation=40))
+    bad = dataclasses.replace(evaluation, left_out=("low/x.wav: truncated",))
+    assert any("1 files were left out" in text for text in warnings(bad))
+    assert not any("left out" in text for text in warnings(evaluation))
+
+
+def test_every_row_of_every_table_has_the_columns_of_its_header(tmp_path):
+    page = page_of(tmp_path, model(), robustness=True)
+    tables = [part for part in page.split("\n\n") if part.startswith("|")]
+    assert len(tables) >= 4
+    for text in tables:
+        assert len({row.replace(r"\|", "").count("|") for row in text.splitlines()}) == 1
+
+
+def test_mistakes_are_listed_up_to_a_limit_and_none_is_said(tmp_path):
+    data = tiny.recordings(tmp_path, n_validation=40)
+
+    def blind(x: np.ndarray) -> np.ndarray:
+        return np.tile(np.array([0.7, 0.1, 0.1, 0.1], np.float32), (len(x), 1))
+
+    labels, features = tiny.LABELS.labels, tiny.FEATURES
+    page = page_of(tmp_path, Recognizer("blind", labels, features, blind), data)
+    mistakes = page.split("## Most confident mistakes")[1].split("## ")[0]
+    assert "20 of 120." in mistakes
+    assert mistakes.count("0.700") == 20

@@ -35,12 +35,12 @@ def scored(words, detections, seconds=120.0):
 def test_every_command_is_hit_or_missed_and_every_detection_is_counted_once(words, detections):
     m = scored(words, detections)
     assert m.hits + m.misses == m.words == sum(word.label in COMMANDS for word in words)
-    assert m.hits + m.wrong_words + m.false_alarms == len(detections)
+    assert m.hits + m.substitutions + m.false_accepts == len(detections)
     assert sum(said for said, _ in m.by_label.values()) == m.words
     assert sum(hit for _, hit in m.by_label.values()) == m.hits
     assert 0 <= m.hit_rate_low <= m.hit_rate <= m.hit_rate_high <= 1
-    low, high = m.false_alarms_per_hour_low, m.false_alarms_per_hour_high
-    assert low <= m.false_alarms_per_hour <= high
+    low, high = m.false_accepts_per_hour_low, m.false_accepts_per_hour_high
+    assert low <= m.false_accepts_per_hour <= high
     assert json.loads(json.dumps(m.to_dict())) == m.to_dict()
 
 
@@ -57,7 +57,7 @@ def test_a_decoder_that_tells_each_word_at_its_end_hits_all_of_them_at_once(word
     apart = [Word(3 * i + 1, 3 * i + 1.5, word.label) for i, word in enumerate(words)]
     told = [(word.end, word.label) for word in apart if word.label in COMMANDS]
     m = scored(apart, told)
-    assert (m.misses, m.wrong_words, m.false_alarms) == (0, 0, 0)
+    assert (m.misses, m.substitutions, m.false_accepts) == (0, 0, 0)
     assert m.latency_median in (None, 0.0)
     late = scored(apart, [(time + 0.25, label) for time, label in told])
     assert late.hits == len(told)
@@ -73,21 +73,21 @@ YES = Word(10.0, 10.5, "yes")
     [
         (10.2, "yes", "hits"),
         (11.7, "yes", "hits"),
-        (11.9, "yes", "false_alarms"),  # what it rests on begins behind the word
-        (9.9, "yes", "false_alarms"),
-        (10.7, "no", "wrong_words"),
-        (13.0, "no", "false_alarms"),
+        (11.9, "yes", "false_accepts"),  # what it rests on begins behind the word
+        (9.9, "yes", "false_accepts"),
+        (10.7, "no", "substitutions"),
+        (13.0, "no", "false_accepts"),
     ],
 )
 def test_a_detection_counts_by_where_it_lies_and_what_it_names(time, label, counted):
     m = scored([YES], [(time, label)])
-    for name in ("hits", "wrong_words", "false_alarms"):
+    for name in ("hits", "substitutions", "false_accepts"):
         assert getattr(m, name) == (name == counted)
 
 
 def test_the_second_detection_of_one_word_is_a_false_alarm():
     m = scored([YES], [(10.4, "yes"), (11.2, "yes")])
-    assert (m.hits, m.false_alarms) == (1, 1)
+    assert (m.hits, m.false_accepts) == (1, 1)
     assert m.latency_median == pytest.approx(-0.1)
 
 
@@ -99,12 +99,12 @@ def test_the_same_word_said_twice_is_hit_twice_in_order():
 
 def test_a_detection_on_a_word_that_is_no_command_is_a_false_alarm():
     m = scored([Word(1, 1.5, "cat")], [(1.6, "yes")])
-    assert (m.words, m.false_alarms, m.wrong_words) == (0, 1, 0)
+    assert (m.words, m.false_accepts, m.substitutions) == (0, 1, 0)
     assert (m.hit_rate, m.hit_rate_low, m.hit_rate_high) == (0.0, 0.0, 1.0)
 
 
 def test_a_rate_is_by_the_hour():
-    assert scored([], [(1.0, "yes"), (2.0, "no")], 60.0).false_alarms_per_hour == 120
+    assert scored([], [(1.0, "yes"), (2.0, "no")], 60.0).false_accepts_per_hour == 120
 
 
 def test_no_stream_and_words_out_of_order_are_refused():

@@ -15,7 +15,7 @@ from speech.evaluation.synthetic_streams import Plan, condition_name, streams, w
 
 RATE = 16_000
 LABELS = ("yes", "no", "unknown", "silence")
-PARTS = ("choosing", "measuring")
+PARTS = ("tuning", "evaluation")
 N_SPEAKERS = 12
 
 
@@ -52,7 +52,7 @@ def speech(seconds: float = 20.0) -> ContinuousSpeech:
 BOTH = Plan((None, 10.0))
 
 
-def built(part="choosing", plan=BOTH, **given):
+def built(part="tuning", plan=BOTH, **given):
     return list(
         streams(
             given.get("recordings", recordings()),
@@ -104,13 +104,15 @@ def test_words_have_their_labels_and_only_those_of_the_model_are_commands():
         assert corpus.clips[round(level) - 1].word == word.label
 
 
-def test_the_sets_share_neither_noise_nor_speech():
-    first, second = (built(part) for part in PARTS)
-    levels = [np.abs(s[2].waveform).max(initial=0) for s in (first, second)]
-    assert levels[0] < np.abs(second[2].waveform[:RATE]).max() + 0.001 < levels[1]
-    n = len(first[2].waveform) + len(second[2].waveform)
-    assert n == len(speech().samples)
+def test_each_source_of_speech_is_a_stream_of_its_own_as_a_whole():
+    sources = [speech(), dataclasses.replace(speech(5.0), names=("x/b",))]
+    streams_of_speech = [s for s in built(speech=sources) if s.kind == "speech"]
+    assert [s.source for s in streams_of_speech] == ["a", "b"] * 2
+    lengths = [round(s.distinct_seconds * RATE) for s in streams_of_speech]
+    assert lengths == [len(source.samples) for source in sources] * 2
 
+
+def test_the_sets_do_not_share_noise():
     evaluated = recordings().noise_for("validation")[0]
     given = recordings()
     loud = evaluated.copy()
@@ -118,7 +120,7 @@ def test_the_sets_share_neither_noise_nor_speech():
     changed = given.noise[0].copy()
     changed[-len(loud) :] = loud
     other = dataclasses.replace(given, noise=(changed,))
-    for part, same in (("choosing", True), ("measuring", False)):
+    for part, same in (("tuning", True), ("evaluation", False)):
         noisy = [built(part, recordings=r)[3].waveform for r in (given, other)]
         assert np.array_equal(*noisy) == same
     changed[: -len(loud)] = 12_345  # what trains
