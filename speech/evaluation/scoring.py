@@ -3,6 +3,7 @@
 The network is run over a stream once; every threshold after that is only the decoding rule.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from speech.audio import read_blocks
 from speech.data.annotations import Word
-from speech.detection import DecoderConfig, Detection, PosteriorDecoder
+from speech.detection import DecoderConfig, Detection, PosteriorDecoder, moving_mean
 from speech.errors import AudioError, CorpusError
 from speech.evaluation.stream_metrics import (
     DetPoint,
@@ -125,11 +126,54 @@ def posteriors_of_file(
 def decode(
     recognizer: Recognizer, stream: StreamPosteriors, config: DecoderConfig
 ) -> list[Detection]:
-    """What a decoder of this config detects in the stream."""
+    """What a decoder of this config detects in the stream.
+
+    Long stretches in which no command reaches its threshold are passed over, which changes nothing
+    but the time that it takes: at their end the decoder has forgotten what was before.
+    """
     decoder = PosteriorDecoder(
         config, recognizer.labels, recognizer.features, stream.silence_posterior
     )
-    return decoder.decode(stream.posteriors.astype(np.float64))
+    rows, numbers = _without_idle(recognizer, stream, config)
+    detections = []
+    for d in decoder.decode(rows):
+        window = round(d.time / config.step_seconds) - 1
+        passed_over = float(numbers[window] - window) * config.step_seconds
+        start = round(d.start + passed_over, 6)
+        detections.append(dataclasses.replace(d, time=round(d.time + passed_over, 6), start=start))
+    return detections
+
+
+def _without_idle(
+    recognizer: Recognizer, stream: StreamPosteriors, config: DecoderConfig
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """The posteriors without the middle of idle stretches, and the number of each row's window.
+
+    Zeros stand where something was left out: a mean over them and some real rows lies below that
+    of the real rows alone, which reached no threshold.
+    """
+    posteriors = stream.posteriors.astype(np.float64)
+    n_recent = round(config.smoothing_seconds / config.step_seconds)
+    lead = np.tile(stream.silence_posterior, (n_recent - 1, 1))
+    smoothed = moving_mean(np.concatenate([lead, posteriors]), n_recent)  # (n_windows, n_classes)
+    active = np.zeros(len(posteriors), bool)
+    for label in commands(recognizer.labels):
+        threshold = config.thresholds.get(label, config.threshold)
+        active |= smoothed[:, recognizer.labels.index(label)] >= threshold
+    memory = max(recognizer.features.clip_seconds, config.refractory_seconds)
+    after = math.ceil(memory / config.step_seconds) + 1
+    at = np.flatnonzero(active)
+    edges = np.zeros(len(posteriors) + 1, np.int64)
+    np.add.at(edges, np.maximum(at - 2 * n_recent, 0), 1)
+    np.add.at(edges, np.minimum(at + after + 1, len(posteriors)), -1)
+    kept = np.cumsum(edges[:-1]) > 0
+    kept[:after] = True  # so that no detection begins before the stream
+    numbers = np.flatnonzero(kept)
+    rows = posteriors[numbers]
+    seams = np.flatnonzero(np.diff(numbers, prepend=-1) > 1)  # rows before which some are left out
+    for seam in seams:
+        rows[seam : seam + n_recent] = 0.0
+    return rows, numbers
 
 
 def score(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speech.data.annotations import Word
-from speech.detection import DecoderConfig
+from speech.detection import DecoderConfig, PosteriorDecoder
 from speech.errors import AudioError, CorpusError
 from speech.evaluation.scoring import (
     compute_posteriors,
@@ -43,7 +43,32 @@ def test_the_score_is_that_of_the_decoder_itself():
     assert heard.seconds == 5.0
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.sampled_from([0.3, 0.8, 0.99]), st.integers(2, 6))
+def test_passing_over_idle_stretches_changes_no_detection(seed, threshold, smoothing):
+    rng = np.random.default_rng(seed)
+    peaks = [("yes" if rng.random() < 0.5 else "no", rng.random() ** 0.2) for _ in range(12)]
+    quiet = [("unknown", 1.0)] * 3
+    shuffled = [(peaks + 3 * quiet)[i] for i in rng.permutation(len(peaks) + 9)]
+    stream = said("speech", "clean", shuffled, False)
+    rows = rng.permutation(stream.posteriors)
+    noisy = np.where(rng.random(len(rows))[:, None] < 0.03, rows, stream.posteriors)
+    stream = stream._replace(posteriors=noisy)
+    config = DecoderConfig(
+        threshold=threshold, smoothing_seconds=smoothing / 10, release_threshold=0.2
+    )
+    plain = PosteriorDecoder(config, MODEL.labels, MODEL.features, stream.silence_posterior)
+    expected = [
+        (d.label, d.probability, d.time, d.start) for d in plain.decode(noisy.astype(float))
+    ]
+    found = [(d.label, d.probability, d.time, d.start) for d in decode(MODEL, stream, config)]
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one[0] == other[0]
+        assert one[1:] == pytest.approx(other[1:], abs=1e-6)
+
+
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 1000))
 def test_stricter_thresholds_never_hit_more_and_never_alarm_more(seed):
     words, negative = drawn("commands", 40, 2.0, True, seed), drawn("speech", 40, -1.0, False, seed)
