@@ -30,6 +30,8 @@ NOTES = {
     "cli": "the terminal",
 }
 GAP, PAD, LINE, LETTER = 0.35, 0.16, 0.19, 0.078  # inches
+SPINE_STYLE = ("#cfe8ff", "#0072b2", "bold")  # fill, outline, weight of the letters
+ROOM_STYLE = ("#f3f3f3", "#777777", "normal")
 
 Edges = set[tuple[str, str]]
 
@@ -111,16 +113,14 @@ def draw(package: Mapping[str, str], picture: Path) -> None:
         for room in row:
             corner = (x, bottom + (tall - heights[room]) / 2)
             on_spine = room in SPINE
-            style = {"fc": "#cfe8ff" if on_spine else "#f3f3f3", "ec": "#0072b2", "lw": 1.2}
-            if not on_spine:
-                style["ec"] = "#777777"
+            fill, line, weight = SPINE_STYLE if on_spine else ROOM_STYLE
             axes.add_patch(
-                FancyBboxPatch(corner, widths[room], heights[room],
-                               boxstyle="round,pad=0,rounding_size=0.08", zorder=2, **style)
+                FancyBboxPatch(corner, widths[room], heights[room], fc=fill, ec=line, lw=1.2,
+                               boxstyle="round,pad=0,rounding_size=0.08", zorder=2)
             )  # fmt: skip
             centers[room] = (x + widths[room] / 2, corner[1] + heights[room] / 2)
-            axes.text(*centers[room], texts[room], ha="center", va="center", fontsize=9,
-                      linespacing=1.35, weight="bold" if on_spine else "normal", zorder=3)  # fmt: skip
+            label = {"ha": "center", "va": "center", "fontsize": 9, "linespacing": 1.35}
+            axes.text(*centers[room], texts[room], weight=weight, zorder=3, **label)
             x += widths[room] + GAP
         bottom += tall + 2 * GAP
     for start, end in sorted(without_shortcuts({(a, b) for a, b in edges if level[b]})):

@@ -89,7 +89,9 @@ def functions(package: Mapping[str, str]) -> list[Function]:
 
 def levels(package: Mapping[str, str]) -> int:
     """Modules on the longest chain of imports; 0 if they import one another in a circle."""
-    left = {module: {end for start, end in arrows(package) if start == module} for module in package}
+    left = {
+        module: {end for start, end in arrows(package) if start == module} for module in package
+    }
     count = 0
     while leaves := {module for module, ends in left.items() if not ends & set(left)}:
         left = {module: ends for module, ends in left.items() if module not in leaves}

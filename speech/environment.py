@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -87,6 +88,46 @@ def prepare() -> None:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if _TensorFlowFinder not in sys.meta_path:
         sys.meta_path.insert(0, _TensorFlowFinder)
+
+
+def quiet_gradio() -> None:
+    """Keep Gradio from reporting that it is used; call it before Gradio is imported."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+
+def bypass_proxies() -> None:
+    """Let no proxy stand between this process and its own servers.
+
+    Gradio asks the page that it serves whether it is there, which no proxy can answer.
+    """
+    os.environ["NO_PROXY"] = "*"
+
+
+def cache_folder() -> Path:
+    """The user's folder for decoded corpora; the variable ``SPEECH_CACHE`` names another."""
+    import platformdirs
+
+    chosen = os.environ.get("SPEECH_CACHE")
+    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("speech-commands"))
+
+
+def give_numba_a_cache() -> None:
+    """Name a folder for the code that numba compiles, where the user's home cannot be written.
+
+    numba, which librosa needs, refuses to be imported otherwise. The folder is the user's own: what
+    lies in it is executed.
+    """
+    if "NUMBA_CACHE_DIR" in os.environ or os.access(os.environ.get("HOME", ""), os.W_OK):
+        return
+    import tempfile
+
+    folder = Path(tempfile.gettempdir()) / f"speech-numba-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.lstat().st_uid != os.getuid():  # somebody else was there first
+        folder = Path(tempfile.mkdtemp(prefix="speech-numba-"))
+    os.environ["NUMBA_CACHE_DIR"] = str(folder)
+    if "numba" in sys.modules:  # it has read the variable already
+        sys.modules["numba"].config.CACHE_DIR = str(folder)
 
 
 def share_cores() -> None:

@@ -3,16 +3,13 @@
 import dataclasses
 import hashlib
 import json
-import os
-import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from speech.config import Config
+from speech.environment import give_numba_a_cache
 
 _BATCH = 32  # the spectra of so many clips stay in the cache of the processor
 
@@ -187,15 +184,7 @@ def _mfcc_batch(
 
 
 def _librosa() -> Any:
-    # numba, under librosa, refuses to import where it can write its cache nowhere
-    if "NUMBA_CACHE_DIR" not in os.environ and not os.access(os.environ.get("HOME", ""), os.W_OK):
-        folder = Path(tempfile.gettempdir()) / f"speech-numba-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.lstat().st_uid != os.getuid():  # it holds code: never run somebody else's
-            folder = Path(tempfile.mkdtemp(prefix="speech-numba-"))
-        os.environ["NUMBA_CACHE_DIR"] = str(folder)
-        if "numba" in sys.modules:  # too late for the variable
-            sys.modules["numba"].config.CACHE_DIR = str(folder)
+    give_numba_a_cache()
     import librosa
 
     return librosa

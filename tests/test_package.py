@@ -3,9 +3,13 @@
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 import sysconfig
+import time
+import urllib.request
 import venv
 import zipfile
 from pathlib import Path
@@ -121,16 +125,13 @@ def test_the_wheel_holds_one_module_the_model_and_what_the_page_sends(wheel):
 def test_an_installed_package_recognizes_scans_and_listens_from_any_folder(run):
     assert run("-c", "import speech; print(speech.__file__)").startswith("/")
     assert str(PROJECT) not in run("-c", "import speech; print(speech.__file__)")
-    line = run("-m", "speech", "recognize", "clip.wav", "--json", "--model", "commands-8")
+    line = run("-m", "speech", "recognize", "clip.wav", "--json")
     assert json.loads(line)["label"] == "left"
     words = re.findall(
-        r"yes|no|up|down|left|right|stop|go",
-        run("-m", "speech", "scan", "long.flac", "--model", "commands-8"),
+        r"yes|no|up|down|left|right|stop|go", run("-m", "speech", "scan", "long.flac")
     )
     assert len(words) == 7
-    lines = run(
-        "-m", "speech", "listen", "--wav", "long.flac", "--json", "--model", "commands-8"
-    ).splitlines()
+    lines = run("-m", "speech", "listen", "--wav", "long.flac", "--json").splitlines()
     heard = [json.loads(line) for line in lines]
     assert [event["label"] for event in heard if "label" in event] == words
 
@@ -167,3 +168,34 @@ def test_the_types_reach_somebody_elses_program(python, run, elsewhere):
     assert [line for line in errors if ": error:" in line] == [errors[0]], done.stdout
     assert errors[0].startswith("wrong.py:")
     assert 'has type "str", variable has type "int"' in errors[0]
+
+
+def test_an_installed_package_serves_the_page(python, elsewhere):
+    pytest.importorskip("gradio")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [str(python), "-m", "speech", "app", "--port", str(port)],
+        cwd=elsewhere,
+        env=environment() | {"GRADIO_TEMP_DIR": str(elsewhere / "uploads")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        page = ""
+        for _ in range(600):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as response:
+                    page = response.read().decode()
+                break
+            except OSError:
+                assert server.poll() is None, server.communicate()[1]
+                time.sleep(0.1)
+        for element in ("speech-live", "speech-timeline"):
+            assert "customElements.define(" in page
+            assert element in page
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.communicate(timeout=60)

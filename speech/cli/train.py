@@ -14,7 +14,7 @@ import typer
 from speech.cli import options
 from speech.cli.console import console, progress, table, warn
 from speech.cli.options import DEFAULT_DATA, DEFAULT_MODEL, examples, grouped
-from speech.environment import share_cores
+from speech.environment import cache_folder, share_cores
 from speech.errors import CorpusError, ModelError
 from speech.installation import install_command
 
@@ -271,11 +271,11 @@ def _summary(accuracy: float, low: float, high: float, folder: Path) -> str:
 
 def _decode(root: Path, features: "FeatureConfig | None", cache: Path | None) -> "Recordings":
     from speech.data.corpus import index_corpus
-    from speech.data.recordings import decode, default_cache
+    from speech.data.recordings import decode
     from speech.features import FeatureConfig
     from speech.files import sweep_decoding
 
-    sweep_decoding(cache or default_cache())
+    sweep_decoding(cache or cache_folder())
     corpus = index_corpus(root)
     if corpus.split_conflicts:
         warn(

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 
 from speech.audio import fit_length, load_audio, to_float, to_int16
 from speech.audio_files import SUFFIXES
 from speech.data.corpus import Corpus, Split
 from speech.data.download import Progress, no_progress
+from speech.environment import cache_folder
 from speech.errors import AudioError, CorpusError
 from speech.features import FeatureConfig, mfcc
 
@@ -67,12 +67,6 @@ class Recordings:
         return [noise[:cut] if split == "train" else noise[cut:] for noise, cut in pairs]
 
 
-def default_cache() -> Path:
-    """The user's cache folder for decoded corpora (``SPEECH_CACHE`` overrides it)."""
-    chosen = os.environ.get("SPEECH_CACHE")
-    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("speech-commands"))
-
-
 def decode(
     corpus: Corpus,
     config: FeatureConfig,
@@ -89,7 +83,7 @@ def decode(
     paths = [clip.path for clip in corpus.clips] + list(corpus.noise)
     listing = [(p, (s := (corpus.root / p).stat()).st_size, s.st_mtime_ns) for p in paths]
     key = json.dumps([listing, config.sample_rate, config.n_samples])
-    cache = default_cache() if cache is None else cache
+    cache = cache_folder() if cache is None else cache
     folder = cache / hashlib.sha256(key.encode()).hexdigest()[:32]
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)

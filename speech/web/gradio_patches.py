@@ -7,18 +7,19 @@ costs a little processor time while it waits.
 """
 
 import inspect
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
+
+from speech.environment import quiet_gradio
 
 _FIRST, _BEYOND = (6, 31), (7, 0)
 _VERSION = tuple(int(part) for part in version("gradio").split(".")[:2])
 _IS_KNOWN = _FIRST <= _VERSION < _BEYOND
 _IDLE_SECONDS, _IDLE_PROGRESS_SECONDS = 0.05, 0.1
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # is read when Gradio is imported
+quiet_gradio()
 
 
 @contextmanager

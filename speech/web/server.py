@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import signal
 import stat
 import tempfile
@@ -18,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from speech.environment import bypass_proxies
 from speech.errors import SpeechError
 from speech.recognizer import Recognizer
 from speech.web.address import Address
@@ -48,8 +48,7 @@ def serve(registry: ModelRegistry, address: Address) -> gr.Blocks:
         # else matplotlib takes another folder itself, and warns of that in three lines
         os.environ["MPLCONFIGDIR"] = str(Path(os.environ["GRADIO_TEMP_DIR"]) / "matplotlib")
     if not address.share:
-        # Gradio asks its own server whether it is there, which is nothing for a proxy
-        os.environ["NO_PROXY"] = "*"
+        bypass_proxies()
     blocks = build_page(registry)
     fonts = ["system-ui", "sans-serif"]
     scripts = [f"<script>{(STATIC / name).read_text('utf-8')}</script>" for name in _SCRIPTS]

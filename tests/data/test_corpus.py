@@ -22,7 +22,8 @@ from speech.audio import load_audio, to_float, to_int16
 from speech.data import corpus as corpus_module
 from speech.data.corpus import draw_evenly, index_corpus, speaker_split
 from speech.data.datasets import dataset_specs, parse_labels
-from speech.data.recordings import Recordings, decode, default_cache, read_speech
+from speech.data.recordings import Recordings, decode, read_speech
+from speech.environment import cache_folder
 from speech.errors import AudioError, CorpusError
 from speech.features import FeatureConfig, mfcc
 from speech.labels import LabelSet
@@ -379,9 +380,9 @@ def test_progress_counts_every_clip(tmp_path: Path, tiny_corpus: Path) -> None:
 
 def test_the_users_cache_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SPEECH_CACHE", str(tmp_path))
-    assert default_cache() == tmp_path
+    assert cache_folder() == tmp_path
     monkeypatch.delenv("SPEECH_CACHE")
-    assert default_cache().name == "speech-commands"
+    assert cache_folder().name == "speech-commands"
 
 
 # --- continuous speech ---------------------------------------------------------------------------
