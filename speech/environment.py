@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from speech.errors import SpeechError
+
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _NOTICE = (
     rb"WARNING: All log messages before absl::InitializeLog\(\) is called"
@@ -95,12 +97,26 @@ def quiet_gradio() -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 
-def bypass_proxies() -> None:
-    """Let no proxy stand between this process and its own servers.
+def prepare_server(*, public: bool) -> None:
+    """Set up what Gradio and matplotlib need to serve a page.
 
-    Gradio asks the page that it serves whether it is there, which no proxy can answer.
+    Args:
+        public: Whether the page is also to be reached through Gradio's servers.
+
+    Raises:
+        SpeechError: There is no folder for temporary files.
     """
-    os.environ["NO_PROXY"] = "*"
+    import platformdirs
+
+    uploads = os.environ.get("GRADIO_TEMP_DIR") or str(private_folder("uploads"))
+    os.environ["GRADIO_TEMP_DIR"] = uploads
+    pictures = platformdirs.user_config_path("matplotlib")
+    if not os.environ.get("MPLCONFIGDIR") and not _is_usable(pictures):
+        # else matplotlib takes another folder by itself, and warns of that in three lines
+        os.environ["MPLCONFIGDIR"] = str(Path(uploads) / "matplotlib")
+    if not public:
+        # Gradio asks the page that it serves whether it is there, which no proxy can answer
+        os.environ["NO_PROXY"] = "*"
 
 
 def cache_folder() -> Path:
@@ -111,23 +127,54 @@ def cache_folder() -> Path:
     return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("speech-commands"))
 
 
+def private_folder(purpose: str) -> Path:
+    """A temporary folder that only this user can read, and that lasts: one for each purpose.
+
+    Raises:
+        SpeechError: There is no folder for temporary files.
+    """
+    import stat
+    import tempfile
+
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    try:
+        folder = Path(tempfile.gettempdir()) / f"speech-commands-{purpose}-{user}"
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        status = folder.lstat()
+        if stat.S_ISDIR(status.st_mode) and (os.name == "nt" or status.st_uid == user):
+            folder.chmod(0o700)
+            return folder
+        # the name is somebody else's
+        return Path(tempfile.mkdtemp(prefix=f"speech-commands-{purpose}-"))
+    except OSError as error:
+        raise SpeechError(
+            f"expected a folder for temporary files, got the error {error.strerror!r}; name one "
+            "that can be written in the environment variable TMPDIR"
+        ) from error
+
+
+def _is_usable(folder: Path) -> bool:
+    """Whether files can be written in a folder, which is made if need be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
 def give_numba_a_cache() -> None:
     """Name a folder for the code that numba compiles, where the user's home cannot be written.
 
-    numba, which librosa needs, refuses to be imported otherwise. The folder is the user's own: what
-    lies in it is executed.
+    numba, which librosa needs, refuses to be imported otherwise. The folder has to be the user's
+    own: what lies in it is executed.
     """
     if "NUMBA_CACHE_DIR" in os.environ or os.access(os.environ.get("HOME", ""), os.W_OK):
         return
-    import tempfile
-
-    folder = Path(tempfile.gettempdir()) / f"speech-numba-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.lstat().st_uid != os.getuid():  # somebody else was there first
-        folder = Path(tempfile.mkdtemp(prefix="speech-numba-"))
-    os.environ["NUMBA_CACHE_DIR"] = str(folder)
+    folder = str(private_folder("numba"))
+    os.environ["NUMBA_CACHE_DIR"] = folder
     if "numba" in sys.modules:  # it has read the variable already
-        sys.modules["numba"].config.CACHE_DIR = str(folder)
+        sys.modules["numba"].config.CACHE_DIR = folder
 
 
 def share_cores() -> None:

@@ -6,13 +6,16 @@ TensorFlow writes notices to the descriptor on some processors; a stand-in does 
 import importlib.util
 import json
 import os
+import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from speech.environment import without_notices
+from speech.environment import private_folder, without_notices
+from speech.errors import SpeechError
 
 PROJECT = Path(__file__).resolve().parents[1]
 # What TensorFlow 2.21 wrote on a processor with AVX-512, and 2.17 wrote on another.
@@ -169,3 +172,34 @@ def test_the_data_of_a_training_keep_to_one_thread_unless_the_user_says_otherwis
         pytest.skip("Apple's own BLAS shares the cores by itself")
     assert set(pools) == {int(given or 1)}  # NumPy's, loaded before, and SciPy's, after
     assert int(network) == max(1, (os.cpu_count() or 2) - 1)
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """An empty folder that Python takes for that of temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_a_private_folder_is_used_again_but_not_somebody_elses(temporary, monkeypatch):
+    folder = private_folder("uploads")
+    folder.chmod(0o755)
+    assert private_folder("uploads") == folder
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    monkeypatch.setattr(os, "getuid", lambda: 54_321)
+    theirs = temporary / "speech-commands-uploads-54321"
+    theirs.mkdir()  # of whoever runs the test, who now is another user
+    folders = [private_folder("uploads"), private_folder("uploads")]
+    theirs.rmdir()
+    theirs.symlink_to(folder)
+    folders.append(private_folder("uploads"))
+    theirs.unlink()
+    theirs.write_text("")
+    folders.append(private_folder("uploads"))
+    assert len({folder, theirs, *folders}) == 6
+    assert all(stat.S_IMODE(each.stat().st_mode) == 0o700 for each in folders)
+
+
+def test_without_a_folder_for_temporary_files_it_names_the_variable(refused, temporary):
+    tempfile.tempdir = str(temporary / "absent")
+    assert "TMPDIR" in refused(SpeechError, lambda: private_folder("uploads"))

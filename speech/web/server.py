@@ -1,23 +1,18 @@
 """The server of the page: where it listens, its routes for live sound, its start and end."""
 
-import contextlib
 import logging
 import signal
-import stat
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from platformdirs import user_config_path
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from speech.environment import bypass_proxies
+from speech.environment import prepare_server
 from speech.errors import SpeechError
 from speech.recognizer import Recognizer
 from speech.web.address import Address
@@ -43,12 +38,7 @@ def serve(registry: ModelRegistry, address: Address) -> gr.Blocks:
             no folder for temporary files.
     """
     address.check()
-    os.environ["GRADIO_TEMP_DIR"] = str(_upload_folder())
-    if not os.environ.get("MPLCONFIGDIR") and not _is_usable(user_config_path("matplotlib")):
-        # else matplotlib takes another folder itself, and warns of that in three lines
-        os.environ["MPLCONFIGDIR"] = str(Path(os.environ["GRADIO_TEMP_DIR"]) / "matplotlib")
-    if not address.share:
-        bypass_proxies()
+    prepare_server(public=address.share)
     blocks = build_page(registry)
     fonts = ["system-ui", "sans-serif"]
     scripts = [f"<script>{(STATIC / name).read_text('utf-8')}</script>" for name in _SCRIPTS]
@@ -81,39 +71,6 @@ def serve(registry: ModelRegistry, address: Address) -> gr.Blocks:
         ) from error
     slow_down_queue(blocks)
     return blocks
-
-
-def _upload_folder() -> Path:
-    """A folder for uploads that nobody else can read, and that lasts: one for each user.
-
-    Gradio's own choice is one name for all users of a machine, which belongs to the first of them.
-    """
-    if chosen := os.environ.get("GRADIO_TEMP_DIR"):
-        return Path(chosen)
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    try:
-        folder = Path(tempfile.gettempdir()) / f"speech-commands-{user}"
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-        status = folder.lstat()
-        if stat.S_ISDIR(status.st_mode) and (os.name == "nt" or status.st_uid == user):
-            folder.chmod(0o700)
-            return folder
-        return Path(tempfile.mkdtemp(prefix="speech-commands-"))  # the name is somebody else's
-    except OSError as error:
-        raise SpeechError(
-            f"expected a folder for temporary files, got the error {error.strerror!r}; name one "
-            "that can be written in the environment variable TMPDIR"
-        ) from error
-
-
-def _is_usable(folder: Path) -> bool:
-    """Whether files can be written in a folder, which is made if need be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK)
 
 
 def wait(blocks: gr.Blocks, recognizer: Recognizer) -> None:

@@ -1,6 +1,5 @@
 """The server of the page: its addresses, and its routes for live sound without Gradio."""
 
-import os
 import shutil
 import stat
 import subprocess
@@ -17,8 +16,8 @@ from gradio_client import handle_file  # type: ignore[import-untyped]
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from speech.environment import private_folder
 from speech.errors import SpeechError
-from speech.web import server
 from speech.web.address import Address, is_loopback
 from speech.web.models import ModelRegistry
 from speech.web.server import live_routes, serve
@@ -144,34 +143,10 @@ def test_uploads_go_to_a_folder_of_this_users_own(temporary):
         client.predict(handle_file(word_file(temporary)), api_name="/recognize")
     finally:
         blocks.close(verbose=False)
-    folder = server._upload_folder()
+    folder = private_folder("uploads")
     assert folder.parent == temporary
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert (temporary / "gradio").is_file()
-
-
-def test_a_folder_for_uploads_is_used_again_but_not_somebody_elses(temporary, monkeypatch):
-    folder = server._upload_folder()
-    folder.chmod(0o755)
-    assert server._upload_folder() == folder
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    monkeypatch.setattr(os, "getuid", lambda: 54_321)
-    theirs = temporary / "speech-commands-54321"
-    theirs.mkdir()  # of whoever runs the test, who now is another user
-    folders = [server._upload_folder(), server._upload_folder()]
-    theirs.rmdir()
-    theirs.symlink_to(folder)
-    folders.append(server._upload_folder())
-    theirs.unlink()
-    theirs.write_text("")
-    folders.append(server._upload_folder())
-    assert len({folder, theirs, *folders}) == 6
-    assert all(stat.S_IMODE(each.stat().st_mode) == 0o700 for each in folders)
-
-
-def test_without_a_folder_for_temporary_files_it_names_the_variable(refused, temporary):
-    tempfile.tempdir = str(temporary / "absent")
-    assert "TMPDIR" in refused(SpeechError, server._upload_folder)
 
 
 @pytest.fixture
