@@ -3,7 +3,7 @@
 python docs/draw_architecture.py [PICTURE]
 
 A box is a module, or a room (a folder) with its modules. A box stands one level above the highest
-box that it imports. The lowest row may be imported by all, and has no arrows for that. Arrows that
+box that it imports. What lies below audio may be imported by all, and has no arrows. Arrows that
 follow from others are left out too: if web imports live and live imports stream, web may import
 stream.
 """
@@ -123,7 +123,8 @@ def draw(package: Mapping[str, str], picture: Path) -> None:
             axes.text(*centers[room], texts[room], weight=weight, zorder=3, **label)
             x += widths[room] + GAP
         bottom += tall + 2 * GAP
-    for start, end in sorted(without_shortcuts({(a, b) for a, b in edges if level[b]})):
+    shown = {(a, b) for a, b in edges if level[b] >= level[SPINE[0]]}
+    for start, end in sorted(without_shortcuts(shown)):
         (x0, y0), (x1, y1) = centers[start], centers[end]
         ends = ((x0, y0 - heights[start] / 2), (x1, y1 + heights[end] / 2))
         axes.add_patch(

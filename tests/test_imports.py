@@ -20,7 +20,8 @@ SOURCES = {
 
 # What stands in a layer may be imported by the layers below it. A room may also import itself.
 LAYERS = (
-    ("errors", "files", "config", "environment", "installation", "labels", "progress"),
+    ("errors",),
+    ("files", "config", "environment", "installation", "labels", "progress"),
     ("audio_files",),
     ("audio", "features"),
     ("model", "detection", "data"),
