@@ -8,20 +8,13 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
 
 from speech.errors import CorpusError
-
-Progress: TypeAlias = Callable[[int, int], None]  # done, total (0 where nobody knows)
+from speech.progress import OnProgress, no_progress
 
 _MAX_MEMBERS, _MAX_FILE_BYTES, _MAX_TOTAL_BYTES = 300_000, 256 * 2**20, 16 * 2**30
 _MAX_HEADER_BYTES = 2**16  # a long name or a comment
-
-
-def no_progress(done: int, total: int) -> None:
-    """For those who do not watch."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,13 +26,13 @@ class Archive:
     bytes: int | None = None
 
 
-def download(archive: Archive, folder: Path, progress: Progress = no_progress) -> Path:
+def download(archive: Archive, folder: Path, on_progress: OnProgress = no_progress) -> Path:
     """Fetch the archive, going on where an earlier try broke off.
 
     Args:
         archive: What to fetch.
         folder: Where to put it; ``NAME.part`` beside it holds an unfinished download.
-        progress: Told bytes done and bytes in all (0 where the server does not say).
+        on_progress: Told bytes done and bytes in all (0 where the server does not say).
 
     Returns:
         The path of the archive, whose SHA-256 is the expected one.
@@ -56,7 +49,7 @@ def download(archive: Archive, folder: Path, progress: Progress = no_progress) -
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
         part = target.with_name(target.name + ".part")
-        _fetch(archive, part, progress)
+        _fetch(archive, part, on_progress)
         _check_archive(archive, part)
         part.replace(target)
     else:
@@ -64,11 +57,11 @@ def download(archive: Archive, folder: Path, progress: Progress = no_progress) -
     return target
 
 
-def _fetch(archive: Archive, part: Path, progress: Progress) -> None:
+def _fetch(archive: Archive, part: Path, on_progress: OnProgress) -> None:
     while True:
         have = part.stat().st_size if part.exists() else 0
         try:
-            total = _fetch_rest(archive, part, have, progress)
+            total = _fetch_rest(archive, part, have, on_progress)
             reason = "the server closed the connection"
         except urllib.error.HTTPError as error:
             if error.code == 416:  # nothing is left to send; the checksum will tell
@@ -86,7 +79,7 @@ def _fetch(archive: Archive, part: Path, progress: Progress) -> None:
             )
 
 
-def _fetch_rest(archive: Archive, part: Path, have: int, progress: Progress) -> int:
+def _fetch_rest(archive: Archive, part: Path, have: int, on_progress: OnProgress) -> int:
     headers = {"Range": f"bytes={have}-"}
     request = urllib.request.Request(archive.url, headers=headers)  # noqa: S310 (download looked)
     with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
@@ -104,7 +97,7 @@ def _fetch_rest(archive: Archive, part: Path, have: int, progress: Progress) -> 
                 done += len(block)
                 _check_size(archive, done, at_least=True)
                 file.write(block)
-                progress(done, total)
+                on_progress(done, total)
     return total
 
 
@@ -129,7 +122,7 @@ def _check_archive(archive: Archive, path: Path) -> None:
         )
 
 
-def unpack(path: Path, target: Path, progress: Progress = no_progress) -> Path:
+def unpack(path: Path, target: Path, on_progress: OnProgress = no_progress) -> Path:
     """Unpack an archive that nobody vouches for: regular files inside ``target`` or nothing.
 
     Everything goes to a temporary folder that gets its name at the very end.
@@ -146,7 +139,7 @@ def unpack(path: Path, target: Path, progress: Progress = no_progress) -> Path:
         inside.mkdir()
         try:
             with tarfile.open(path, "r|*", tarinfo=_Member) as tar:
-                _unpack_members(tar, path, inside, progress)
+                _unpack_members(tar, path, inside, on_progress)
         except CorpusError:
             raise
         except Exception as error:  # what tarfile stumbles over comes as errors of any kind
@@ -172,7 +165,9 @@ class _Member(tarfile.TarInfo):
         return member
 
 
-def _unpack_members(tar: tarfile.TarFile, path: Path, inside: Path, progress: Progress) -> None:
+def _unpack_members(
+    tar: tarfile.TarFile, path: Path, inside: Path, on_progress: OnProgress
+) -> None:
     total = count = 0
     for member in tar:
         name = PurePosixPath(member.name)
@@ -199,4 +194,4 @@ def _unpack_members(tar: tarfile.TarFile, path: Path, inside: Path, progress: Pr
         with (inside / name).open("xb") as file:
             shutil.copyfileobj(content, file)
         total += member.size
-        progress(count, 0)
+        on_progress(count, 0)

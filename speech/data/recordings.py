@@ -16,10 +16,10 @@ import numpy.typing as npt
 from speech.audio import fit_length, load_audio, to_float, to_int16
 from speech.audio_files import SUFFIXES
 from speech.data.corpus import Corpus, Split
-from speech.data.download import Progress, no_progress
 from speech.environment import cache_folder
 from speech.errors import AudioError, CorpusError
 from speech.features import FeatureConfig, mfcc
+from speech.progress import OnProgress, no_progress
 
 EVALUATION_NOISE = 0.2  # the end of each noise file, never trained on
 _MAX_SECONDS = 600.0
@@ -71,7 +71,7 @@ def decode(
     corpus: Corpus,
     config: FeatureConfig,
     cache: Path | None = None,
-    progress: Progress = no_progress,
+    on_progress: OnProgress = no_progress,
 ) -> Recordings:
     """Decode every clip to one length and rate, once; later calls only open the result.
 
@@ -90,7 +90,7 @@ def decode(
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
             part = Path(scratch) / "part"
             part.mkdir()
-            _decode_into(part, corpus, config, progress)
+            _decode_into(part, corpus, config, on_progress)
             try:
                 part.rename(folder)
             except OSError:
@@ -102,7 +102,9 @@ def decode(
     return Recordings(corpus, samples, tuple(noise), digest, folder)
 
 
-def _decode_into(part: Path, corpus: Corpus, config: FeatureConfig, progress: Progress) -> None:
+def _decode_into(
+    part: Path, corpus: Corpus, config: FeatureConfig, on_progress: OnProgress
+) -> None:
     shape = (len(corpus.clips), config.n_samples)
     rows = np.lib.format.open_memmap(part / "clips.npy", "w+", np.int16, shape)
     _claim(part / "clips.npy")
@@ -110,7 +112,7 @@ def _decode_into(part: Path, corpus: Corpus, config: FeatureConfig, progress: Pr
     paths = [clip.path for clip in corpus.clips]
     for index, waveform in enumerate(_read_all(corpus.root, paths, config, digest)):
         rows[index] = to_int16(fit_length(waveform, config.n_samples))
-        progress(index + 1, len(paths))
+        on_progress(index + 1, len(paths))
     for index, waveform in enumerate(_read_all(corpus.root, corpus.noise, config, digest)):
         np.save(part / f"noise-{index}.npy", to_int16(waveform))
     rows.flush()

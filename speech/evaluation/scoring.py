@@ -5,7 +5,7 @@ The network is run over a stream once; every threshold after that is only the de
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,10 +25,9 @@ from speech.evaluation.stream_metrics import (
 )
 from speech.evaluation.synthetic_streams import Stream
 from speech.labels import commands
+from speech.progress import OnProgress, no_progress
 from speech.recognizer import Recognizer
 from speech.stream import SlidingWindowClassifier
-
-Progress = Callable[[int, int], object]
 
 RATES = (10.0, 1.0, 0.1)  # false accepts per hour at which the DET curve is read
 RULE_OF_THREE = 3.0  # no event in a time T shows with 95 % that there are at most 3 in it
@@ -70,7 +69,7 @@ def compute_posteriors(
     recognizer: Recognizer,
     streams: Iterable[Stream],
     step_seconds: float,
-    progress: Progress = lambda _done, _total: None,
+    on_progress: OnProgress = no_progress,
 ) -> list[StreamPosteriors]:
     """Run the network over each stream once, a window at every step."""
     computed = []
@@ -89,7 +88,7 @@ def compute_posteriors(
                 stream.source,
             )
         )
-        progress(len(computed), 0)
+        on_progress(len(computed), 0)
     return computed
 
 

@@ -16,7 +16,6 @@ from speech.errors import EvidenceError
 from speech.evaluation.scoring import (
     FAST_KINDS,
     RULE_OF_THREE,
-    Progress,
     StreamPosteriors,
     decode,
     logit,
@@ -26,6 +25,7 @@ from speech.evaluation.scoring import (
     sigmoid,
 )
 from speech.labels import commands
+from speech.progress import OnProgress, no_progress
 from speech.recognizer import Recognizer
 
 LONGEST_LATENCY = 0.3
@@ -71,7 +71,7 @@ def tune(
     streams: Sequence[StreamPosteriors],
     rate: float,
     base: DecoderConfig,
-    progress: Progress = lambda _done, _total: None,
+    on_progress: OnProgress = no_progress,
 ) -> Tuning:
     """The settings that find most words at no more than ``rate`` false accepts per hour.
 
@@ -87,7 +87,7 @@ def tune(
         streams: The tuning streams, continuous speech among them.
         rate: Greater than zero.
         base: Gives what is not chosen: step and refractory time, and the highest release threshold.
-        progress: Told how many settings of how many were tried.
+        on_progress: Told how many settings of how many were tried.
 
     Raises:
         ValueError: No continuous speech to choose on, or no such rate.
@@ -122,7 +122,7 @@ def tune(
             latency = max(s.latency_median or 0.0 for s in scores)
             if best is None or (latency <= limit, hit_rate) > best[:2]:
                 best = latency <= limit, hit_rate, config
-        progress(number, len(grid))
+        on_progress(number, len(grid))
     assert best is not None  # the grid is not empty
     _, hit_rate, config = best
     measured = score(recognizer, speech, config).false_accepts_per_hour
