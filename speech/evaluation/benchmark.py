@@ -23,6 +23,7 @@ from speech.audio import Waveform, to_int16
 from speech.detection import DecoderConfig
 from speech.errors import ModelError
 from speech.formats.backends import check
+from speech.progress import OnProgress, no_progress
 from speech.recognizer import Recognizer, load
 from speech.stream import StreamDecoder
 
@@ -78,7 +79,7 @@ class Measurement:
 
 
 def benchmark(
-    folder: Path, rounds: int = 5, on_progress: Callable[[int, int], None] = lambda *_: None
+    folder: Path, rounds: int = 5, on_progress: OnProgress = no_progress
 ) -> list[Measurement]:
     """Measure every model file in a folder, each in fresh processes.
 
