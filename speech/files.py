@@ -1,11 +1,13 @@
-"""Files that are either the old one or the new one, whatever happens in between."""
+"""Files: replaced whole or not at all, and names and texts in whatever encoding they come."""
 
 import contextlib
 import json
+import os
 import re
 import secrets
 import shutil
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -76,3 +78,25 @@ def _is_file(path: Path) -> bool:
 
 def _is_old(path: Path) -> bool:
     return time.time() - path.stat().st_mtime > _LEFT_SECONDS
+
+
+def decode_text(content: bytes) -> str:
+    """The text of a file that somebody wrote: UTF-8 or UTF-16 with its mark, UTF-8, or Latin-1."""
+    for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"),
+                           (b"\xfe\xff", "utf-16")):  # fmt: skip
+        if content.startswith(mark):
+            return content.decode(encoding, "replace")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def readable_name(path: str | os.PathLike[str]) -> str:
+    """A path as text that can be written and compared, whatever system named the file.
+
+    Letters are composed (NFC; macOS writes the dots of a letter by themselves), and bytes that are
+    no UTF-8 are read as Latin-1.
+    """
+    content = os.fspath(path).encode("utf-8", "surrogateescape")
+    return unicodedata.normalize("NFC", decode_text(content))

@@ -25,17 +25,19 @@ app = typer.Typer()
 
 @app.command(epilog=examples("speech recognize yes.wav", "speech recognize recordings/ --json"))
 def recognize(
-    sources: options.Recordings,
+    sources: options.AudioSources,
     model: options.ModelOption = DEFAULT_MODEL,
     as_json: options.JsonLines = False,
 ) -> None:
     """Classify each recording as one command. Of a long one, the loudest second counts."""
+    from speech.data.folders import find_audio
+    from speech.files import readable_name
     from speech.recognizer import load
 
     recognizer = load(model)
     rows = table("File", "Label", "Probability")
     failed = False
-    for path in _audio_files(sources):
+    for path in find_audio(sources):
         try:
             prediction = recognizer.recognize(path)
         except AudioError as error:
@@ -43,9 +45,9 @@ def recognize(
             warn(str(error))
             continue
         if as_json:
-            typer.echo(json.dumps({"file": str(path), **dataclasses.asdict(prediction)}))
+            typer.echo(json.dumps({"file": readable_name(path), **dataclasses.asdict(prediction)}))
         else:
-            rows.add_row(str(path), prediction.label, f"{prediction.probability:.3f}")
+            rows.add_row(readable_name(path), prediction.label, f"{prediction.probability:.3f}")
     if rows.row_count:
         console().print(rows)
     if failed:
@@ -128,13 +130,14 @@ class TimelineFiles:
 )
 @grouped
 def scan(
-    sources: options.Recordings,
+    sources: options.AudioSources,
     files: TimelineFiles,
     model: options.ModelOption = DEFAULT_MODEL,
     threshold: options.Threshold = None,
     as_json: options.JsonLines = False,
 ) -> None:
     """Find commands and their times in long recordings."""
+    from speech.data.folders import find_audio
     from speech.labels import commands
     from speech.live import scan as scanning
     from speech.live.session import decoder_for
@@ -142,7 +145,7 @@ def scan(
 
     recognizer = load(model)
     config = decoder_for(recognizer, threshold).config
-    paths = list(_audio_files(sources))
+    paths = find_audio(sources)
     rows = table("File", "Time", "Label", "Probability")
     timelines = []
     failed = False
@@ -178,18 +181,3 @@ def _targets(
     names = file_names([timeline.path for timeline in timelines], suffix)
     for name, timeline in zip(names, timelines, strict=True):
         yield (where / name if several else where), timeline
-
-
-def _audio_files(sources: list[Path]) -> Iterator[Path]:
-    from speech.audio_files import SUFFIXES
-
-    for source in sources:
-        if source.is_dir():
-            found = [p for p in sorted(source.rglob("*")) if p.suffix.lower() in SUFFIXES]
-            if not found:
-                raise AudioError(
-                    f"{source}: expected audio files ({', '.join(SUFFIXES)}), got none"
-                )
-            yield from found
-        else:
-            yield source

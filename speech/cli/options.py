@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
@@ -15,6 +15,8 @@ from speech.installation import DEFAULT_MODEL as BUNDLED
 from speech.installation import bundled_models, find_model, resources
 
 if TYPE_CHECKING:
+    from speech.data.recordings import Recordings
+    from speech.features import FeatureConfig
     from speech.live.microphone import Block
 
 DEFAULT_MODEL = Path(BUNDLED)
@@ -105,7 +107,9 @@ Threshold = Annotated[
         help="Detection threshold for all commands (0-1).",
     ),
 ]  # fmt: skip
-Recordings = Annotated[list[Path], typer.Argument(help="Audio files, or folders of them.")]
+AudioSources = Annotated[
+    list[Path], typer.Argument(help="Audio files, folders of them, or - for standard input.")
+]
 Data = Annotated[Path, typer.Option(help="Folder of the corpus: one folder of clips per word.")]
 RealClips = Annotated[
     Path | None, typer.Option("--data", help="Corpus to compare on too.", show_default=False)
@@ -117,6 +121,12 @@ Cache = Annotated[
         help="Folder for decoded clips.",
     ),
 ]  # fmt: skip
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Stop at a damaged file, also where it is one in a hundred or fewer."
+    ),
+]
 Out = Annotated[
     Path | None, typer.Option(help="Folder for the results.", show_default="the model's folder")
 ]
@@ -226,7 +236,7 @@ TensorBoard = Annotated[
     Path | None,
     typer.Option("--tensorboard", help="Also write TensorBoard logs here.", show_default=False),
 ]
-Split = Annotated[str, typer.Option(help="Speakers to measure on: validation or test.")]
+Split = Annotated[str, typer.Option(help="Clips to measure on: validation, test or all.")]
 Robustness = Annotated[
     bool,
     typer.Option("--robustness", help="Also evaluate under noise, gain, codecs and reverberation."),
@@ -257,6 +267,37 @@ Markdown = Annotated[
     Path | None, typer.Option(help="Also write a Markdown page here.", show_default=False)
 ]
 AllFields = Annotated[bool, typer.Option("--all", help="Show every field.")]
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodingOptions:
+    """How a corpus is decoded."""
+
+    cache: Cache = None
+    strict: Strict = False
+
+    def read(
+        self, root: Path, features: "FeatureConfig | None" = None, words: Sequence[str] = ()
+    ) -> "Recordings":
+        """Index and decode a corpus, which has to hold these words.
+
+        Raises:
+            CorpusError: As ``index_corpus``, ``require_words`` and ``decode``.
+        """
+        from speech.cli.console import progress
+        from speech.data.corpus import index_corpus, require_words
+        from speech.data.recordings import decode
+        from speech.environment import cache_folder
+        from speech.features import FeatureConfig
+        from speech.files import sweep_decoding
+
+        sweep_decoding(self.cache or cache_folder())
+        corpus = index_corpus(root)
+        require_words(corpus, words)
+        with progress("Decoding") as on_progress:
+            return decode(
+                corpus, features or FeatureConfig(), self.cache, on_progress, strict=self.strict
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,33 +7,32 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
 from speech.cli import options
 from speech.cli.console import console, progress, table, warn
-from speech.cli.options import DEFAULT_DATA, DEFAULT_MODEL, examples, grouped
-from speech.environment import cache_folder, share_cores
+from speech.cli.options import DEFAULT_DATA, DEFAULT_MODEL, DecodingOptions, examples, grouped
+from speech.environment import share_cores
 from speech.errors import CorpusError, ModelError
 from speech.installation import install_command
 
 if TYPE_CHECKING:
-    from speech.data.corpus import Corpus
-    from speech.data.recordings import Recordings
-    from speech.features import FeatureConfig
+    from speech.data.corpus import Corpus, SplitOrAll
     from speech.training.config import TrainConfig
 
 app = typer.Typer()
 
 
 @app.command(epilog=examples("speech prepare", "speech prepare --data my_words"))
+@grouped
 def prepare(
+    decoding: DecodingOptions,
     dataset: options.Dataset = "speech_commands_v0.02",
     folder: options.DatasetsFolder = Path("datasets"),
     data: options.ReadyData = None,
     keep_archive: options.KeepArchive = False,
-    cache: options.Cache = None,
 ) -> None:
     """Download a corpus, check and unpack it, and decode its clips once."""
     from speech.data.datasets import dataset_specs
@@ -49,7 +48,7 @@ def prepare(
             unpack(archive, root, on_progress)
         if not keep_archive:
             archive.unlink()
-    recordings = _decode(root, None, cache)
+    recordings = decoding.read(root)
     _print_corpus(recordings.corpus)
     typer.echo(f"Contents: SHA-256 {recordings.digest}")
     typer.echo(f"Next: speech train --data {shlex.quote(str(root))} --labels commands-8")
@@ -98,13 +97,13 @@ class RecipeOptions:
 )
 @grouped
 def train(
+    decoding: DecodingOptions,
     recipe: RecipeOptions,
     data: options.Data = DEFAULT_DATA,
     negative_speech: options.NegativeSpeech = None,
     out: options.RunFolder = None,
     resume: options.Resume = False,
     tensorboard: options.TensorBoard = None,
-    cache: options.Cache = None,
 ) -> None:
     """Train a model. The folder of the run is the folder of the model when it is done."""
     share_cores()
@@ -119,7 +118,7 @@ def train(
     run = out or Path("runs") / f"{label_set.name.replace(' ', '-')}-{config.seed}"
     if (run / trainer.MODEL).exists() and not resume:
         raise ModelError(f"{run}: expected a new folder, got a model; use --resume, another --out")
-    recordings = _decode(data, config.features, cache)
+    recordings = decoding.read(data, config.features, label_set.words)
     with _training_progress(config.epochs) as report:
         trainer.train(
             recordings,
@@ -154,28 +153,28 @@ class MeasureOptions:
 )
 @grouped
 def evaluate(
+    decoding: DecodingOptions,
     more: MeasureOptions,
     model: options.Model = DEFAULT_MODEL,
     data: options.Data = DEFAULT_DATA,
     split: options.Split = "validation",
     out: options.Out = None,
-    cache: options.Cache = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Measure a model on speakers that it was not trained on; write figures and the model card."""
     from speech.evaluation import model_card
     from speech.recognizer import load
 
-    if split not in ("validation", "test"):
-        raise typer.BadParameter(f"expected validation or test, got {split!r}")
+    if split not in ("validation", "test", "all"):
+        raise typer.BadParameter(f"expected validation, test or all, got {split!r}")
     recognizer = load(model)
-    recordings = _decode(data, recognizer.features, cache)
+    recordings = decoding.read(data, recognizer.features)
     target = out or (model if model.is_dir() else model.parent)
     metrics = model_card.evaluate(
         recognizer,
         recordings,
         target,
-        "test" if split == "test" else "validation",
+        cast("SplitOrAll", split),
         robustness=more.robustness,
         others=[load(run) for run in more.seed_run or []],
         unseen=more.unseen or [],
@@ -198,12 +197,13 @@ def evaluate(
         "speech export saved_models/mine --to tflite-int8 --data my_words",
     )
 )
+@grouped
 def export(
+    decoding: DecodingOptions,
     model: options.Model = DEFAULT_MODEL,
     to: options.Formats = None,
     out: options.Out = None,
     data: options.RealClips = None,
-    cache: options.Cache = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Make one self-contained file of a model, which runs without TensorFlow and librosa."""
@@ -220,7 +220,7 @@ def export(
     clips = None
     if data is not None:
         trained = load(model / "model.keras" if model.is_dir() else model)
-        recordings = _decode(data, trained.features, cache)
+        recordings = decoding.read(data, trained.features)
         clips = exporting.validation_clips(recordings, trained.labels)
     rows = table("File", "Bytes", "Compared on", "MFCC", "Probability", "Labels moved", "Accuracy")
     for kind in kinds:
@@ -267,24 +267,6 @@ def _export_trained(run: Path) -> None:
 def _summary(accuracy: float, low: float, high: float, folder: Path) -> str:
     interval = f"95 % interval {low:.2%} to {high:.2%}"
     return f"Accuracy {accuracy:.2%} ({interval}); report: {folder / 'README.md'}"
-
-
-def _decode(root: Path, features: "FeatureConfig | None", cache: Path | None) -> "Recordings":
-    from speech.data.corpus import index_corpus
-    from speech.data.recordings import decode
-    from speech.features import FeatureConfig
-    from speech.files import sweep_decoding
-
-    sweep_decoding(cache or cache_folder())
-    corpus = index_corpus(root)
-    if corpus.split_conflicts:
-        warn(
-            f"{len(corpus.split_conflicts)} clips whose list and speaker hash name "
-            f"different splits, for example {corpus.split_conflicts[0]}; "
-            "they train only where both say so"
-        )
-    with progress("Decoding") as on_progress:
-        return decode(corpus, features or FeatureConfig(), cache, on_progress)
 
 
 def _print_corpus(corpus: "Corpus") -> None:

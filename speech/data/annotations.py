@@ -1,4 +1,4 @@
-"""Labels of long recordings: what is said when, read and written as CSV or as Audacity has it."""
+"""Annotations of long recordings: which word is said when, as CSV or as an Audacity label track."""
 
 import csv
 import io
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speech.errors import CorpusError
+from speech.files import decode_text
 
 
 class Word(NamedTuple):
@@ -37,11 +38,11 @@ def read_labels(path: Path) -> tuple[Word, ...]:
             raise CorpusError(
                 f"{path}: expected at most {_MAX_BYTES:,} bytes of labels, got more; split it"
             )
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
+        text = decode_text(path.read_bytes())
+    except OSError as error:
         raise CorpusError(
-            f"{path}: expected a label file, CSV or Audacity's, got the error {reason!r}; check it"
+            f"{path}: expected a label file, CSV or Audacity's, got the error "
+            f"{error.strerror!r}; check the path"
         ) from error
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
@@ -67,10 +68,10 @@ def _csv_rows(path: Path, lines: list[tuple[int, str]]) -> Iterator[tuple[int, l
             f"{path}, line {number}: expected the header start,end,label (or Audacity's lines, "
             f"with tabs), got {_shortened(header)}; write that header"
         )
-    places = [names.index(field) for field in _FIELDS]
+    columns = [names.index(field) for field in _FIELDS]
     for number, line in lines[1:]:
         fields = next(csv.reader([line]), [])
-        yield number, [fields[place] for place in places if place < len(fields)]
+        yield number, [fields[column] for column in columns if column < len(fields)]
 
 
 def _word(path: Path, number: int, fields: list[str]) -> Word:
@@ -81,7 +82,7 @@ def _word(path: Path, number: int, fields: list[str]) -> Word:
     if not (0 <= start <= end < math.inf and label):
         raise CorpusError(
             f"{path}, line {number}: expected start, end and label, in seconds and 0 <= start <= "
-            f"end, got {_shortened(' '.join(fields))}; mend this line"
+            f"end, got {_shortened(' '.join(fields))}; correct this line"
         )
     return Word(start, end, label)
 

@@ -1,12 +1,14 @@
 """Known corpora: where each comes from, how to know that it is the right one, its label sets."""
 
 import dataclasses
+import difflib
 import functools
 import tomllib
 from collections.abc import Mapping
 
 from speech.data.download import Archive
 from speech.errors import CorpusError
+from speech.files import readable_name
 from speech.installation import resources
 from speech.labels import SILENCE, UNKNOWN, LabelSet
 
@@ -44,19 +46,23 @@ def parse_labels(text: str) -> LabelSet:
     """A label set from text.
 
     Args:
-        text: ``"commands-8"`` or another set that a corpus names, or words: ``"yes,no,stop"``.
+        text: ``"commands-8"`` or another set that a corpus names, or words: ``"yes,no,stop"``. One
+            word is enough: it is told from unknown and silence, which are added.
 
     Raises:
-        CorpusError: Not a known name and not at least two different words.
+        CorpusError: No word, a word twice, unknown or silence, or what looks like a misspelled name
+            of a set.
     """
     known = {name: s for spec in dataset_specs().values() for name, s in spec.label_sets.items()}
     if text in known:
         return known[text]
-    words = tuple(word.strip() for word in text.split(",") if word.strip())
-    if len(words) < 2 or len(set(words)) < len(words) or {UNKNOWN, SILENCE} & set(words):
+    words = tuple(readable_name(word.strip()) for word in text.split(",") if word.strip())
+    folded = [word.casefold() for word in words]
+    misspelled = len(words) == 1 and difflib.get_close_matches(folded[0], known, 1, 0.8)
+    if not words or len(set(folded)) < len(words) or {UNKNOWN, SILENCE} & set(folded) or misspelled:
         raise CorpusError(
-            f"labels {text!r}: expected one of {', '.join(sorted(known))} or at least two "
-            f"different words separated by commas, got {', '.join(words) or 'none'}; "
-            "unknown and silence are added to them"
+            f"labels {text!r}: expected one of {', '.join(sorted(known))}, or different words "
+            f"separated by commas, got {', '.join(words) or 'none'}; unknown and silence are added "
+            "to them"
         )
     return LabelSet("own words", words)

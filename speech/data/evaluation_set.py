@@ -1,8 +1,7 @@
-"""What is evaluated: the clips of a split with their labels, the same list for everybody."""
+"""Evaluation sets: the clips of a split with their labels, the same list for everybody."""
 
 import dataclasses
 import hashlib
-import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -10,7 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from speech.audio import fit_length, to_float
-from speech.data.corpus import Split, draw_evenly, indices_by_word
+from speech.data.corpus import (
+    Split,
+    SplitOrAll,
+    draw_evenly,
+    indices_by_word,
+    require_words,
+    speaker_of,
+)
 from speech.data.recordings import Recordings
 from speech.errors import CorpusError
 from speech.labels import LabelSet
@@ -24,25 +30,32 @@ class ClipSet:
         names: For each clip its path, or for silence ``FILE@START*GAIN``.
         waveforms: float32 (n, n_samples).
         truth: int64 (n,), index into the labels.
+        split_by_clip: Whether some of the words were divided clip by clip, so that their speakers
+            may have trained too.
     """
 
     names: tuple[str, ...]
     waveforms: npt.NDArray[np.float32]
     truth: npt.NDArray[np.int64]
+    split_by_clip: bool = False
 
 
 def evaluation_set(
-    recordings: Recordings, labels: LabelSet, split: Split = "validation", seed: int = 0
+    recordings: Recordings, labels: LabelSet, split: SplitOrAll = "validation", seed: int = 0
 ) -> ClipSet:
     """All clips of the words, and of unknown and silence as many as of a word on average.
+
+    Of all splits together, silence is still cropped from the part of the noise that evaluates.
 
     Unknown is drawn evenly over the words that are left; silence is cropped from the end of the
     noise files at an RMS drawn log-uniformly from 0.001 to 0.33, about what the official test
     archive holds.
 
     Raises:
-        CorpusError: The split holds no clip of these labels.
+        CorpusError: The corpus does not have these words, or the split holds no clip of them.
     """
+    if not set(labels.words) & set(recordings.corpus.words()):
+        require_words(recordings.corpus, labels.words)
     rng = np.random.default_rng([seed, 0xE7A1])
     indices = indices_by_word(recordings.corpus, split)
     names, waveforms, truth = [], [], []
@@ -62,17 +75,35 @@ def evaluation_set(
         waveforms.append(to_float(recordings.samples[group]))
         truth += [label] * len(group)
     if labels.silence and recordings.noise:
-        crops = _silence_crops(recordings, split, n_extra, rng)
+        crops = _silence_crops(recordings, "test" if split == "all" else split, n_extra, rng)
         names += [name for name, _ in crops]
         waveforms.append(np.stack([waveform for _, waveform in crops]))
         truth += [len(labels.labels) - 1] * n_extra
-    return ClipSet(tuple(names), np.concatenate(waveforms), np.array(truth, np.int64))
+    by_clip = bool(set(recordings.corpus.split_by_clip) & set(indices))
+    return ClipSet(tuple(names), np.concatenate(waveforms), np.array(truth, np.int64), by_clip)
 
 
 def calibration_half(names: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Which clips fit the temperature, bool (n,); the others, of other speakers, measure it."""
-    speakers = [re.sub(r"_nohash_.*$", "", PurePosixPath(name).name) for name in names]
-    return np.array([hashlib.sha256(s.encode()).digest()[0] % 2 == 0 for s in speakers], bool)
+    """Which clips fit the temperature; the others, of other speakers, measure it.
+
+    Where the speakers are so few that one half would be empty, clips are divided one by one.
+
+    Args:
+        names: Paths of clips, or names of silence, as ``ClipSet.names``.
+
+    Returns:
+        bool (n,): True for the clips that fit it.
+    """
+    files = [PurePosixPath(name).name for name in names]
+    by_speaker = _halves([speaker_of(name) or name for name in files])
+    if len(names) > 1 and by_speaker.all() | ~by_speaker.any():
+        return _halves(list(names))
+    return by_speaker
+
+
+def _halves(groups: Sequence[str]) -> npt.NDArray[np.bool_]:
+    hashes = [hashlib.sha256(group.encode("utf-8", "surrogateescape")) for group in groups]
+    return np.array([one.digest()[0] % 2 == 0 for one in hashes], bool)
 
 
 def _silence_crops(

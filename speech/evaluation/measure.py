@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from speech.data.corpus import Split
+from speech.data.corpus import SplitOrAll
 from speech.data.evaluation_set import ClipSet, calibration_half, evaluation_set
 from speech.data.recordings import Recordings
 from speech.errors import ModelError
@@ -51,7 +51,7 @@ class Evaluation:
     """
 
     recognizer: Recognizer
-    split: Split
+    split: SplitOrAll
     corpus_sha256: str
     clips: ClipSet
     metrics: ClipMetrics
@@ -89,7 +89,7 @@ class Evaluation:
 def measure(
     recognizer: Recognizer,
     recordings: Recordings,
-    split: Split = "validation",
+    split: SplitOrAll = "validation",
     *,
     robustness: bool = False,
     others: Sequence[Recognizer] = (),

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from speech.data.corpus import Split
+from speech.data.corpus import SplitOrAll
 from speech.data.evaluation_set import ClipSet
 from speech.data.recordings import Recordings
 from speech.evaluation import plots, stream_card, unseen_card
@@ -44,7 +44,7 @@ def evaluate(
     recognizer: Recognizer,
     recordings: Recordings,
     out: Path,
-    split: Split = "validation",
+    split: SplitOrAll = "validation",
     *,
     robustness: bool = False,
     others: Sequence[Recognizer] = (),

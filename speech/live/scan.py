@@ -13,6 +13,7 @@ from speech.audio import Waveform, open_audio, resample
 from speech.data.annotations import Word, audacity_text, csv_text
 from speech.detection import DecoderConfig, Detection
 from speech.errors import AudioError
+from speech.files import readable_name
 from speech.progress import OnProgress, no_progress
 from speech.recognizer import Recognizer
 from speech.stream import StreamDecoder
@@ -208,7 +209,7 @@ def fields(timeline: Timeline) -> Iterator[dict[str, Any]]:
     """One dict a detection, JSON-able; times in seconds."""
     for detection in timeline.detections:
         yield {
-            "file": str(timeline.path),
+            "file": readable_name(timeline.path),
             "label": detection.label,
             "probability": round(detection.probability, 4),
             "time": round(detection.time, 3),
@@ -241,7 +242,7 @@ def document(timeline: Timeline) -> dict[str, Any]:
 def csv_of(timelines: Sequence[Timeline]) -> str:
     """A CSV file of all detections, which ``speech.data.annotations.read_labels`` reads."""
     rows = [
-        (str(t.path), f"{d.start:.3f}", f"{d.time:.3f}", d.label, f"{d.probability:.4f}")
+        (readable_name(t.path), f"{d.start:.3f}", f"{d.time:.3f}", d.label, f"{d.probability:.4f}")
         for t in timelines
         for d in t.detections
     ]

@@ -453,7 +453,7 @@ def test_a_recipe_leads_to_clips(
         f'bytes = {len(site.content)}\nlicence = "none"\nattribution = "me"\ncitation = "none"\n'
         '[label_sets.two]\nwords = ["yes", "no"]\nunknown = true\nsilence = true\n'
     )
-    monkeypatch.setattr(datasets, "__file__", str(tmp_path / "speech" / "data" / "datasets.py"))
+    monkeypatch.setattr("speech.installation.PACKAGE", tmp_path / "speech")
     recipe = datasets.dataset_specs.__wrapped__()["tiny"]
     path = download(recipe.archive, tmp_path / "downloads")
     corpus = index_corpus(unpack(path, tmp_path / "corpus"))

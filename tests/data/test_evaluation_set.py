@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from speech.audio import MIN_RATE, to_float
-from speech.data.corpus import Clip, Corpus, index_corpus, indices_by_word, speaker_split
+from speech.data.corpus import (
+    Clip,
+    Corpus,
+    index_corpus,
+    indices_by_word,
+    speaker_of,
+    speaker_split,
+)
 from speech.data.datasets import parse_labels
 from speech.data.evaluation_set import calibration_half, evaluation_set
 from speech.data.recordings import Recordings, decode
@@ -25,10 +32,6 @@ TWO = LabelSet("two", ("yes", "no"))
 @pytest.fixture(scope="module")
 def tiny(tiny_corpus: Path) -> Recordings:
     return decode(index_corpus(tiny_corpus), CONFIG)
-
-
-def speaker_of(path: str) -> str:
-    return Path(path).name.split("_nohash_")[0]
 
 
 def eight_words(folder: Path) -> Recordings:
@@ -124,7 +127,7 @@ def test_the_noise_that_evaluates_is_never_trained_on(tmp_path: Path) -> None:
 
 
 def test_the_splits_share_no_clip_and_no_speaker(tiny: Recordings) -> None:
-    found: dict[str, set[str]] = {}
+    found: dict[str, set[str | None]] = {}
     splits: list[Any] = ["train", "validation", "test"]
     for split in splits:
         for indices in indices_by_word(tiny.corpus, split).values():
@@ -154,3 +157,21 @@ def test_one_speaker_never_calibrates_and_measures_the_calibration(tmp_path: Pat
     assert half.dtype == bool
     np.testing.assert_array_equal(half[::2], half[1::2])
     assert half.mean() == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("suffix", ["_nohash_{k}.wav", ".wav"])
+def test_of_one_speaker_some_clips_calibrate_and_others_measure(suffix: str) -> None:
+    names = [f"yes/anna{suffix.format(k=k)}".replace(".wav", f"{k}.wav") for k in range(40)]
+    half = calibration_half([name.replace("anna4", "anna_4") for name in names])
+    assert 8 < half.sum() < 32
+
+
+def test_all_splits_together_are_every_clip_of_the_words(tmp_path: Path) -> None:
+    recordings, labels = eight_words(tmp_path), parse_labels("commands-8")
+    clips = evaluation_set(recordings, labels, "all")
+    known = [n for n, t in zip(clips.names, clips.truth, strict=True) if t < 8]
+    assert known == [c.path for w in labels.words for c in recordings.corpus.clips if c.word == w]
+    noise = dict(zip(recordings.corpus.noise, recordings.noise, strict=True))
+    for name in (n for n, t in zip(clips.names, clips.truth, strict=True) if t == 9):
+        file, start, _ = re.split("[@*]", name)
+        assert int(start) >= 0.8 * len(noise[file]) - 1, "this noise trains"
