@@ -12,6 +12,7 @@ import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from measure_code import arrows, read_package
 
@@ -119,7 +120,7 @@ def draw(package: Mapping[str, str], picture: Path) -> None:
                                boxstyle="round,pad=0,rounding_size=0.08", zorder=2)
             )  # fmt: skip
             centers[room] = (x + widths[room] / 2, corner[1] + heights[room] / 2)
-            label = {"ha": "center", "va": "center", "fontsize": 9, "linespacing": 1.35}
+            label: Any = {"ha": "center", "va": "center", "fontsize": 9, "linespacing": 1.35}
             axes.text(*centers[room], texts[room], weight=weight, zorder=3, **label)
             x += widths[room] + GAP
         bottom += tall + 2 * GAP

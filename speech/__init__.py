@@ -1,9 +1,9 @@
-"""Recognise spoken commands: MFCC by librosa, a stacked bidirectional LSTM by Keras.
+"""Recognize spoken commands: MFCCs by librosa, a stacked bidirectional LSTM by Keras.
 
 >>> import speech
->>> recognizer = speech.load("saved_models/commands-8")  # doctest: +SKIP
->>> recognizer.recognize("yes.wav").label  # doctest: +SKIP
-'yes'
+>>> recognizer = speech.load()  # the bundled model; or the folder of your own
+>>> recognizer.recognize("left.wav").label
+'left'
 """
 
 from importlib import import_module

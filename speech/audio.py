@@ -69,6 +69,11 @@ def load_audio(
         AudioError: Empty, truncated, too long, not audio, NaN or infinity, or a rate or number of
             channels that no microphone has. An MP3 without a Xing tag that ends early is the one
             truncation that nothing in the file gives away.
+
+    Example:
+        >>> waveform = speech.load_audio("left.wav", 8_000)
+        >>> waveform.dtype, waveform.ndim
+        (dtype('float32'), 1)
     """
     if isinstance(source, tuple):
         name = "the array"
@@ -333,8 +338,8 @@ def rms(waveforms: npt.NDArray[np.floating[Any]], axis: int = -1) -> npt.NDArray
         axis: The axis of time.
 
     Example:
-        >>> float(rms(np.array([0.6, -0.8]))[0] ** 2)
-        0.5
+        >>> rms(np.array([0.5, -0.5]))
+        array([0.5])
     """
     level: npt.NDArray[Any] = np.sqrt(np.mean(np.square(waveforms), axis=axis, keepdims=True))
     return level

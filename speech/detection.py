@@ -33,6 +33,10 @@ class DecoderConfig(Config):
 
     Raises:
         ValueError: A number out of range.
+
+    Example:
+        >>> speech.DecoderConfig(threshold=0.9, thresholds={"go": 0.95}).thresholds["go"]
+        0.95
     """
 
     step_seconds: float = 0.1
@@ -102,6 +106,12 @@ class Detection:
         probability: Its smoothed probability when it was decided, in [0, 1].
         time: End of the window that decided, in seconds of the stream.
         start: Start of the window that reached the threshold first, in seconds of the stream.
+
+    Example:
+        >>> decoder = speech.StreamDecoder(speech.load())
+        >>> [detection] = decoder.push(speech.load_audio("left.wav")) + decoder.flush()
+        >>> detection.label, detection.start < detection.time, 0 <= detection.probability <= 1
+        ('left', True, True)
     """
 
     label: str

@@ -12,6 +12,13 @@ class SpeechError(Exception):
     Attributes:
         exit_code: Status with which the command line exits when this error reaches it.
         parameter: As given.
+
+    Example:
+        >>> try:
+        ...     speech.load("no_such_model")
+        ... except speech.SpeechError as error:
+        ...     print(type(error).__name__, error.exit_code)
+        ModelError 5
     """
 
     exit_code = 1
@@ -22,25 +29,56 @@ class SpeechError(Exception):
 
 
 class AudioError(SpeechError):
-    """A recording could not be turned into samples."""
+    """A recording could not be turned into samples.
+
+    Example:
+        >>> speech.load_audio(b"no sound")
+        Traceback (most recent call last):
+        ...
+        speech.errors.AudioError: ... expected ... got ...
+    """
 
     exit_code = 3
 
 
 class CorpusError(SpeechError):
-    """A corpus could not be downloaded, checked, unpacked or understood."""
+    """A corpus could not be downloaded, checked, unpacked or understood.
+
+    Example:
+        >>> from speech.data.datasets import parse_labels
+        >>> parse_labels("yes")
+        Traceback (most recent call last):
+        ...
+        speech.errors.CorpusError: labels 'yes': expected ... got ...
+    """
 
     exit_code = 4
 
 
 class ModelError(SpeechError):
-    """A model could not be built, trained, read or run."""
+    """A model could not be built, trained, read or run.
+
+    Example:
+        >>> speech.load("left.wav")
+        Traceback (most recent call last):
+        ...
+        speech.errors.ModelError: left.wav: expected ... got ...
+    """
 
     exit_code = 5
 
 
 class MicrophoneError(SpeechError):
-    """A microphone could not be opened or read."""
+    """A microphone could not be opened or read.
+
+    Example:
+        >>> from speech.live.microphone import Microphone
+        >>> with Microphone(999):
+        ...     pass
+        Traceback (most recent call last):
+        ...
+        speech.errors.MicrophoneError: ...
+    """
 
     exit_code = 6
 

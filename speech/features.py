@@ -33,6 +33,11 @@ class FeatureConfig(Config):
 
     Raises:
         ValueError: A number out of range, or a time that is not a whole number of samples.
+
+    Example:
+        >>> config = speech.FeatureConfig(hop_seconds=0.02)
+        >>> config.n_samples, config.hop_length, config.n_frames
+        (16000, 320, 49)
     """
 
     sample_rate: int = 16_000
@@ -125,6 +130,12 @@ def mfcc(
 
     Raises:
         ValueError: Another number of dimensions, integers, or fewer samples than one window.
+
+    Example:
+        >>> import numpy as np
+        >>> second = np.zeros(16_000, np.float32)
+        >>> speech.mfcc(second, speech.FeatureConfig()).shape
+        (98, 40)
     """
     given = np.asarray(waveforms)
     if given.dtype.kind != "f" or given.ndim not in (1, 2) or given.shape[-1] < config.n_fft:

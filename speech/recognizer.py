@@ -29,6 +29,11 @@ class Prediction:
         label: The most probable class.
         probability: Its probability, in [0, 1].
         probabilities: That of every class, in the order of the model's labels.
+
+    Example:
+        >>> prediction = speech.load().recognize("left.wav")
+        >>> prediction.label, prediction.probability == prediction.probabilities["left"]
+        ('left', True)
     """
 
     label: str
@@ -51,6 +56,13 @@ class Recognizer:
         windows: Waveform (n,) float32 -> probabilities of the windows that begin every
             ``WINDOW_HOPS`` hops; if None, each is asked as a clip.
         file: The name of the file that answers, and its precision; "" if there is none.
+
+    Example:
+        >>> recognizer = speech.load("commands-8")
+        >>> recognizer.labels[:3], recognizer.features.sample_rate
+        (('yes', 'no', 'up'), 16000)
+        >>> recognizer.recognize("left.wav").label
+        'left'
     """
 
     def __init__(
@@ -170,6 +182,10 @@ def load(path: str | os.PathLike[str] = DEFAULT_MODEL, *, threads: int = 1) -> R
             such a file.
         threads: Threads among which ONNX Runtime divides the clips of a batch, or of LiteRT; one
             clip is answered soonest by one.
+
+    Example:
+        >>> speech.load().name
+        'commands-8'
 
     Raises:
         ModelError: Nothing there, not a model of this project, an export of another ``model.keras``

@@ -204,6 +204,15 @@ class StreamDecoder:
         ModelError: As ``chosen_for``.
         ValueError: Config and model do not fit: a step that is no whole number of samples or
             longer than the clip, a threshold for a label that is no command of the model.
+
+    Example:
+        >>> decoder = speech.StreamDecoder(speech.load())
+        >>> recording = speech.load_audio("seven_words.flac")
+        >>> found = []
+        >>> for first in range(0, len(recording), 800):  # as a microphone gives it
+        ...     found += decoder.push(recording[first : first + 800])
+        >>> [detection.label for detection in found + decoder.flush()]
+        ['yes', 'left', 'stop', 'up', 'right', 'go', 'no']
     """
 
     def __init__(
