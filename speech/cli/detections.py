@@ -1,8 +1,10 @@
 """What a terminal does with a live session: it prints lines and starts programs."""
 
 import contextlib
+import difflib
 import json
 import math
+import re
 import shlex
 import shutil
 import subprocess
@@ -18,6 +20,11 @@ from speech.live.session import HINTS, Event, Item, Status
 CLEAR = "\r\x1b[K"  # empties the last line of a terminal
 _FLOOR = 1e-5
 _MOST_CHILDREN = 8
+_FIELDS = ("label", "probability", "time")
+_FIELD = re.compile(r"\{([a-z]+)\}")
+# what means something else than itself to a shell, where it stands outside of quotes
+_QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
+_SHELL_WORD = re.compile(r"[|&;<>]+|`|\$[\w({]+")
 
 
 class Launcher:
@@ -27,11 +34,13 @@ class Launcher:
     A context manager: at its end, commands that still run get two seconds.
 
     Args:
-        command: Split once as a shell would, without its other powers; ``{label}`` stands for the
-            detected command, wherever it stands.
+        command: Split once as a shell would, without its other powers. ``{label}``,
+            ``{probability}`` (0 to 1) and ``{time}`` (in seconds) are filled in, wherever they
+            stand.
 
     Raises:
-        typer.BadParameter: An open quotation, nothing at all, or a program that is not there.
+        typer.BadParameter: An open quotation, a misspelled name in braces, nothing at all, a
+            program that is not there, or a word that only a shell understands.
     """
 
     def __init__(self, command: str) -> None:
@@ -41,10 +50,22 @@ class Launcher:
             raise typer.BadParameter(
                 f"expected a command, got {command!r} ({error}); close the quotation"
             ) from error
-        program = self._arguments[0] if self._arguments else ""
-        if "{label}" not in program and shutil.which(program) is None:
+        if word := _SHELL_WORD.search(_QUOTED.sub("", command)):
             raise typer.BadParameter(
-                f"expected a program that can be run, got {program!r}; check its name and path"
+                f"expected a program and its arguments, got {word[0]!r}, which only a shell "
+                "understands; put quotes around it if it is meant as it stands, or start a script"
+            )
+        for name in _FIELD.findall(" ".join(self._arguments)):
+            if name not in _FIELDS and difflib.get_close_matches(name, _FIELDS):
+                raise typer.BadParameter(
+                    f"expected {', '.join(f'{{{field}}}' for field in _FIELDS)} to be filled in, "
+                    f"got {{{name}}}; write one of them, or leave it out"
+                )
+        program = self._arguments[0] if self._arguments else ""
+        if not _FIELD.search(program) and shutil.which(program) is None:
+            raise typer.BadParameter(
+                f"expected a program that can be run, got {program!r}; check its name and path "
+                "(what only a shell knows, such as cd, belongs into a script)"
             )
         self._children: list[subprocess.Popen[bytes]] = []
 
@@ -60,7 +81,15 @@ class Launcher:
     def run(self, detection: Detection) -> list[Event]:
         """Start it; returns nothing, or an event that says why it was not started."""
         self.reap()
-        arguments = [argument.replace("{label}", detection.label) for argument in self._arguments]
+        values = {
+            "label": detection.label,
+            "probability": f"{detection.probability:.4f}",
+            "time": f"{detection.time:.3f}",
+        }
+        arguments = [
+            _FIELD.sub(lambda match: values.get(match[1], match[0]), argument)
+            for argument in self._arguments
+        ]
         if len(self._children) >= _MOST_CHILDREN:
             problem = f"{arguments[0]} was not started: {_MOST_CHILDREN} of them still run"
             return [Event("exec", detection.time, problem)]
@@ -97,7 +126,8 @@ def live_lines(item: Item, as_json: bool = False, columns: int = 0) -> tuple[str
         return f"{item.time:.1f} s  {item.label}  {item.probability:.2f}\n", clear
     if columns and item.kind in HINTS:
         return "", ""  # the status shows it for as long as it is so
-    return "", f"{clear}speech: {item.message}\n"
+    option = " (--rate)" if item.kind == "note" else ""
+    return "", f"{clear}speech: {item.message}{option}\n"
 
 
 def _fields(item: Detection | Event) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from speech.cli.options import DEFAULT_MODEL, SourceOptions, examples, grouped
 from speech.errors import AudioError
 
 if TYPE_CHECKING:
+    from speech.live.microphone import Block
     from speech.live.scan import Timeline
 
 app = typer.Typer()
@@ -57,9 +58,9 @@ def recognize(
 @app.command(
     epilog=examples(
         "speech listen",
-        "speech listen --device usb --exec 'echo {label}'",
+        "speech listen --device usb --exec 'echo {label} {probability} {time}'",
         "speech listen --wav words.wav --json",
-        "arecord -q -f S16_LE -r 16000 -t raw | speech listen --stdin --rate 16000",
+        "arecord -q -f cd -t wav | speech listen --stdin",
     )
 )
 @grouped
@@ -75,6 +76,7 @@ def listen(
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
         from speech.cli.detections import CLEAR, Launcher, live_lines
         from speech.detection import Detection
+        from speech.labels import commands
         from speech.live import session
         from speech.recognizer import load
 
@@ -85,6 +87,8 @@ def listen(
         blocks = stack.enter_context(source.open(recognizer.features.sample_rate))
         width = shutil.get_terminal_size().columns if sys.stderr.isatty() and not as_json else 0
         stack.callback(typer.echo, CLEAR if width else "", nl=False, err=True)
+        if not as_json and source.wav is None:
+            blocks = _inviting(blocks, commands(recognizer.labels))
         for item in session.run(blocks, decoder):
             items = [item]
             if launcher is not None and isinstance(item, Detection):
@@ -93,6 +97,14 @@ def listen(
                 out, err = live_lines(each, as_json, width)
                 typer.echo(err, nl=False, err=True)
                 typer.echo(out, nl=False)
+
+
+def _inviting(blocks: "Iterator[Block]", words: Sequence[str]) -> "Iterator[Block]":
+    """The same blocks; when sound comes, the user is told what to say."""
+    for number, block in enumerate(blocks):
+        if number == 0:
+            warn(f"say {', '.join(words)}; Ctrl-C ends it")
+        yield block
 
 
 @dataclasses.dataclass(frozen=True)

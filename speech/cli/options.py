@@ -148,18 +148,37 @@ Channels = Annotated[
     int | None,
     typer.Option(min=1, max=64, help="Channels to record.", show_default="one, or the fewest"),
 ]
+
+
+def _channel(text: str) -> int | str:
+    if text != "best" and not (text.isdecimal() and int(text) > 0):
+        raise typer.BadParameter(f"expected a number from 1 on or best, got {text!r}")
+    return text if text == "best" else int(text)
+
+
+PickedChannel = Annotated[
+    Any,
+    typer.Option(
+        "--channel", parser=_channel, metavar="NUMBER|best", show_default="the mean of all",
+        help="Channel of a microphone array to use; best is the one with the clearest speech.",
+    ),
+]  # fmt: skip
 Stdin = Annotated[
-    bool, typer.Option("--stdin", help="Read raw 16-bit mono PCM from standard input.")
+    bool,
+    typer.Option("--stdin", help="Read WAV or raw 16-bit mono PCM from standard input."),
 ]
 Rate = Annotated[
-    int | None, typer.Option(help="Sample rate of --stdin in Hz.", show_default="the model's")
+    int | None, typer.Option(help="Sample rate of raw --stdin in Hz.", show_default="the model's")
 ]
 Wav = Annotated[Path | None, typer.Option(help="Read an audio file.", show_default=False)]
 Realtime = Annotated[bool, typer.Option("--realtime", help="Play --wav back in real time.")]
 Execute = Annotated[
     str,
     typer.Option(
-        "--exec", help="Program to start for each detection: 'PROGRAM {label}'.", show_default=False
+        "--exec",
+        show_default=False,
+        help="Program to start for each detection; {label}, {probability} and {time} (s) are "
+        "filled in. No shell.",
     ),
 ]
 Seconds = Annotated[float, typer.Option(min=1, max=60, help="Seconds to record.")]
@@ -306,6 +325,7 @@ class SourceOptions:
 
     device: Device = ""
     channels: Channels = None
+    channel: PickedChannel = None
     stdin: Stdin = False
     rate: Rate = None
     wav: Wav = None
@@ -332,6 +352,10 @@ class SourceOptions:
                 "expected --channels of a microphone, got --stdin or --wav; leave it out",
             ),
             (
+                self.channel is not None and self.wav is not None,
+                "expected --channel of a microphone or pipe, got --wav; leave it out",
+            ),
+            (
                 self.realtime and self.wav is None,
                 "expected --realtime beside --wav, got it alone; leave it out",
             ),
@@ -351,13 +375,16 @@ class SourceOptions:
             AudioError: Of a file or a rate.
             MicrophoneError: Of a microphone.
         """
-        from speech.live import sources
+        from speech.live import pcm, sources
 
         if self.wav is not None:
             blocks = sources.file_blocks(self.wav)
             yield sources.paced(blocks) if self.realtime else blocks
         elif self.stdin:
-            yield sources.pcm_blocks(sys.stdin.buffer, self.rate or sample_rate)
+            blocks = pcm.pcm_blocks(sys.stdin.buffer, self.rate or sample_rate)
+            yield blocks if self.channel is None else sources.pick_channel(blocks, self.channel)
         else:
-            with sources.microphone_blocks(self.device, sample_rate, self.channels) as blocks:
+            with sources.microphone_blocks(
+                self.device, sample_rate, channels=self.channels, channel=self.channel
+            ) as blocks:
                 yield blocks

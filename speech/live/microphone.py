@@ -25,6 +25,7 @@ _LOOK_SECONDS = 0.2
 _STALLED_SECONDS = 3.0  # callbacks can stop while PortAudio still calls the stream active
 _RETRY_SECONDS = 1.0
 _CLOSE_SECONDS = 2.0
+_DEVICES = Path("/dev/snd")
 _BUSY = -9985  # paDeviceUnavailable
 _HW = re.compile(r"\s*\((plug)?hw:\d+,\d+\)$")  # where ALSA found it, which changes on replugging
 
@@ -44,7 +45,8 @@ class Block(NamedTuple):
     Attributes:
         samples: int16 or float32, (n,) or (n, channels); empty when ``event`` is set.
         sample_rate: Rate in Hz at which they were recorded.
-        event: "" for sound; "ready" when it begins, "lost" when there will be none until "back".
+        event: "" for sound; "ready" when it begins, "lost" when there will be none until "back",
+            "note" for a remark that interrupts nothing.
         message: The event as a sentence for the user.
         dropped: Blocks that were lost so far since the reader was too slow.
         overflows: How often the sound system said so far that it had lost samples itself.
@@ -53,7 +55,7 @@ class Block(NamedTuple):
 
     samples: npt.NDArray[Any]
     sample_rate: int
-    event: Literal["", "ready", "lost", "back"] = ""
+    event: Literal["", "ready", "lost", "back", "note"] = ""
     message: str = ""
     dropped: int = 0
     overflows: int = 0
@@ -69,10 +71,26 @@ def devices() -> list[Device]:
     """
     found = [device for device in _query_devices() if device.channels > 0]
     if not found:
-        raise MicrophoneError(
-            "expected a microphone, got none; plug one in, or start the sound server"
-        )
+        raise MicrophoneError(f"expected a microphone, got none; {_why_none()}")
     return found
+
+
+def _why_none() -> str:
+    """What to do where no input is found; on Linux the devices of the kernel tell."""
+    if not sys.platform.startswith("linux"):
+        return "plug one in"
+    if not _DEVICES.is_dir():
+        return (
+            f"plug one in, or start the sound server ({_DEVICES} does not exist: a container or "
+            "virtual machine has no sound card unless it is given one)"
+        )
+    inputs = [path for path in _DEVICES.glob("pcm*c") if not os.access(path, os.R_OK | os.W_OK)]
+    if inputs:
+        return (
+            f"this user may not open {inputs[0]}: join the group audio with "
+            "'sudo usermod -aG audio $USER' and log in again"
+        )
+    return "plug one in, or start the sound server"
 
 
 def play(samples: npt.NDArray[np.float32], sample_rate: int) -> None:
@@ -135,7 +153,7 @@ class Microphone:
         device: int | str | None = None,
         sample_rate: int = 16_000,
         *,
-        channels: int | None = None,
+        channels: int | Literal["all"] | None = None,
         block_seconds: float = 0.05,
         queue_seconds: float = 3.0,
     ) -> None:
@@ -224,6 +242,8 @@ class Microphone:
         wanted = self._wanted_channels
         if wanted is None:
             return tuple(dict.fromkeys((1, min(device.channels, MAX_CHANNELS))))
+        if wanted == "all":
+            return (min(device.channels, MAX_CHANNELS),)
         if not 1 <= wanted <= min(device.channels, MAX_CHANNELS):
             raise MicrophoneError(
                 f"device {device.number} {device.name!r}: expected 1 to "

@@ -31,7 +31,7 @@ class Event(NamedTuple):
     """Something to tell the user that is not a detection.
 
     Attributes:
-        kind: ready, lost, back, clipping, muted, quiet, dropped, overflow or exec.
+        kind: ready, lost, back, note, clipping, muted, quiet, dropped, overflow or exec.
         time: When, in seconds of sound received.
         message: A sentence.
     """
@@ -116,10 +116,11 @@ class _Meter:
         self._ticks: collections.deque[tuple[float, int]] = collections.deque(maxlen=_METER_TICKS)
 
     def push(self, samples: npt.NDArray[Any], sample_rate: int) -> bool:
-        """Whether these samples, int16 or float, complete a tick; ``peak`` is then that of it."""
+        """Whether these samples complete a tick; ``peak`` is then that of it."""
         if not self._seconds:
             self.peak, self._clipped = 0.0, 0
-        full_scale = 32768.0 if samples.dtype == np.int16 else 1.0
+        is_integer = np.issubdtype(samples.dtype, np.integer)
+        full_scale = np.iinfo(samples.dtype).max + 1.0 if is_integer else 1.0
         highest, lowest = samples.max(initial=0), samples.min(initial=0)
         self.peak = max(self.peak, float(highest) / full_scale, -float(lowest) / full_scale)
         if self.peak >= _CLIPPED:
@@ -164,6 +165,9 @@ class Session:
         Raises:
             AudioError: NaN or infinity, or no such array or rate.
         """
+        if block.event == "note":
+            yield Event(block.event, self._time(), block.message)
+            return
         if block.event:
             yield from self.end()
             yield Event(block.event, self._time(), block.message)

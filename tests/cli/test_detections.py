@@ -52,6 +52,36 @@ def test_a_command_that_cannot_be_started_is_an_event(tmp_path):
     assert "could not be started" in event.message
 
 
+def test_label_probability_and_time_are_filled_in_wherever_they_stand(tmp_path):
+    target = tmp_path / "heard"
+    command = f"'{sys.executable}' -c '{SAVE}' '{target}' {{time}}:{{label}}={{probability}}{{x}}"
+    with Launcher(command) as launcher:
+        assert launcher.run(HIGH) == []
+    assert target.read_text() == "1.300:high=0.9000{x}"
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("echo {label} && ls", "'&&'"),
+        ("echo {label} | wc", "'|'"),
+        ("echo {label} > /dev/null", "'>'"),
+        ("echo {label};ls", "';'"),
+        ("echo $HOME", "'$HOME'"),
+        ("echo `id`", "'`'"),
+        ("cd /tmp", "script"),
+        ("echo {lable}", "{label}"),
+    ],
+)
+def test_what_only_a_shell_understands_is_refused_with_a_sentence(command, word, refused):
+    assert word in refused(typer.BadParameter, lambda: Launcher(command))
+
+
+def test_what_stands_in_quotes_is_meant_as_it_stands():
+    with Launcher("true '&&' \"a; b\" c\\;d 'http://x/?a=1&b=2'") as launcher:
+        assert launcher.run(HIGH) == []
+
+
 @pytest.mark.parametrize("command", ["say '{label}", "   ", "no-such-program-here {label}"])
 def test_a_command_that_never_could_be_started_is_refused_at_once(command, refused):
     refused(typer.BadParameter, lambda: Launcher(command))

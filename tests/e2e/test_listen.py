@@ -125,6 +125,39 @@ def test_a_pipe_gives_the_same_detections_as_the_file(words, tmp_path):
     assert [json.loads(line)["label"] for line in from_file.stdout.splitlines()] == SPOKEN
 
 
+def test_a_wav_pipe_says_its_own_rate_and_channels(words, tmp_path):
+    stereo = np.repeat(said(WORDS, 5.0, 44_100)[:, np.newaxis], 2, axis=1)
+    cd = write(tmp_path / "cd.wav", stereo, 44_100).read_bytes()
+    piped = subprocess.run(command("--stdin"), input=cd, capture_output=True, cwd=ROOT)
+    assert piped.returncode == 0, piped.stderr
+    assert [line.split()[2] for line in piped.stdout.decode().splitlines()] == SPOKEN
+    [invitation] = piped.stderr.decode().splitlines()
+    assert invitation == "speech: say low, high; Ctrl-C ends it"
+    first = subprocess.run(
+        command("--stdin", "--channel", "1", "--json"), input=cd, capture_output=True, cwd=ROOT
+    )
+    assert [json.loads(line)["label"] for line in first.stdout.splitlines()] == SPOKEN
+
+
+def test_a_raw_pipe_at_a_wrong_rate_gets_one_sentence_that_names_the_option(words):
+    sound = np.round(32767 * said(WORDS, 5.0, 48_000)).astype("<i2")
+    stereo = np.repeat(sound[:, np.newaxis], 2, axis=1).tobytes()
+    piped = subprocess.run(command("--stdin"), input=stereo, capture_output=True, cwd=ROOT)
+    assert piped.returncode == 0, piped.stderr
+    _, note = piped.stderr.decode().splitlines()
+    assert "two channels" in note
+    assert "--rate" in note
+
+
+@pytest.mark.parametrize("source", ["-", "/dev/stdin"])
+def test_a_file_may_come_through_standard_input(words, source):
+    piped = subprocess.run(
+        command("--wav", source), input=words.read_bytes(), capture_output=True, cwd=ROOT
+    )
+    assert piped.returncode == 0, piped.stderr
+    assert [line.split()[2] for line in piped.stdout.decode().splitlines()] == SPOKEN
+
+
 def test_the_same_file_is_heard_alike_at_its_own_pace(words, tmp_path):
     short = write(tmp_path / "short.wav", said([(0.2, "high")], 1.2))
     assert listen("--wav", short, "--realtime").stdout == listen("--wav", short).stdout != ""
@@ -183,6 +216,9 @@ def test_a_terminal_shows_one_live_line_beside_the_detections(words):
         (("--stdin", "--exec", "no-such-program {label}"), 2, "got 'no-such-program'"),
         (("--stdin", "--threshold", "2"), 2, "less than or equal to 1"),
         (("--stdin", "--channels", "2"), 2, "expected --channels of a microphone"),
+        (("--wav", "a.wav", "--channel", "2"), 2, "expected --channel of a microphone or pipe"),
+        (("--stdin", "--channel", "left"), 2, "expected a number from 1 on or best, got 'left'"),
+        (("--stdin", "--exec", "echo {label} | wc"), 2, "which only a shell understands"),
     ],
 )
 def test_bad_input_gives_one_line_and_its_exit_code(arguments, code, message):
@@ -195,7 +231,7 @@ def test_bad_input_gives_one_line_and_its_exit_code(arguments, code, message):
     [
         (("--stdin",), 3, "expected sound, got none"),
         (("--wav", "nothing.wav"), 3, "nothing.wav: expected an audio file"),
-        (("--seconds", "0"), 2, "0 is not in the range"),
+        (("--seconds", "0"), 2, "greater than or equal to 1"),
     ],
 )
 def test_a_check_of_bad_input_gives_one_line_and_its_exit_code(arguments, code, message):

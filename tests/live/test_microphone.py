@@ -194,6 +194,26 @@ def test_without_any_device_one_has_to_be_plugged_in(card, refused):
         assert "expected a microphone, got none; plug one in" in refused(MicrophoneError, call)
 
 
+def test_a_device_whose_all_channels_are_wanted_records_them(card):
+    with Microphone("usb", channels="all"):
+        assert card.streams[-1].given["channels"] == 2
+
+
+def test_without_any_device_what_linux_knows_of_them_is_told(card, refused, monkeypatch, tmp_path):
+    card.present = [SPEAKER]
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(microphone, "_DEVICES", tmp_path / "snd")
+    assert "snd does not exist" in refused(MicrophoneError, devices)
+    (tmp_path / "snd").mkdir()
+    assert "plug one in" in refused(MicrophoneError, devices)
+    (tmp_path / "snd" / "pcmC0D0c").touch()
+    assert "plug one in" in refused(MicrophoneError, devices)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    message = refused(MicrophoneError, devices)
+    assert "pcmC0D0c: join the group audio" in message
+    assert "usermod -aG audio" in message
+
+
 def test_without_a_default_the_others_are_named(card, refused):
     card.default = 9
     assert "choose one of 1 'Built-in" in refused(MicrophoneError, opened)

@@ -10,8 +10,9 @@ import soundfile
 from speech.detection import Detection
 from speech.features import FeatureConfig
 from speech.live.microphone import Block
+from speech.live.pcm import pcm_blocks
 from speech.live.session import Event, Status, decoder_for, run
-from speech.live.sources import file_blocks, pcm_blocks
+from speech.live.sources import file_blocks
 from speech.recognizer import Recognizer
 from tests.e2e.tones import LABELS, RATE, recognizer, said
 

@@ -1,6 +1,5 @@
 """Files, pipes and microphones as blocks of one kind."""
 
-import io
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from speech.audio import JUST_BELOW_ONE, load_audio, read_blocks
 from speech.errors import AudioError
 from speech.live.microphone import Block
-from speech.live.sources import paced, pcm_blocks
+from speech.live.sources import paced, pick_channel
 from tests import sounds
 from tests.e2e.tones import RATE, said
 
@@ -18,25 +17,6 @@ def blocks_of(samples: np.ndarray, rate: int = RATE) -> Iterator[Block]:
     whole = np.round(32767 * samples).astype(np.int16)[:, np.newaxis]
     size = rate // 20
     return (Block(whole[i : i + size], rate) for i in range(0, len(whole), size))
-
-
-def test_pcm_in_pieces_of_any_size_is_the_same_sound_and_half_a_sample_is_left_out():
-    samples = np.random.default_rng(1).integers(-32768, 32767, 5000, np.int16)
-    data = samples.astype("<i2").tobytes() + b"\x07"
-
-    class Dribbling(io.BytesIO):
-        def read1(self, size: int | None = -1) -> bytes:
-            return super().read(1 + self.tell() % 7)
-
-    for stream in (io.BytesIO(data), Dribbling(data)):
-        blocks = list(pcm_blocks(stream, 8000))
-        assert np.array_equal(np.concatenate([b.samples for b in blocks]), samples)
-        assert {b.sample_rate for b in blocks} == {8000}
-        assert max(len(b.samples) for b in blocks) <= 400
-
-
-def test_a_rate_of_no_sound_card_is_refused(refused):
-    assert "got 7;" in refused(AudioError, lambda: next(pcm_blocks(io.BytesIO(b"ab"), 7)))
 
 
 @pytest.mark.parametrize(("kind", "subtype", "_tolerance"), sounds.FORMATS)
@@ -71,3 +51,50 @@ def test_a_paced_file_gives_each_block_when_its_last_sample_was_spoken():
     assert times[:6] == pytest.approx([0.05 * i for i in range(1, 7)])
     assert times[-1] == pytest.approx(1.0)
     assert min(slept) == 0.0
+
+
+# --- channels ------------------------------------------------------------------------------------
+
+
+def split(samples: np.ndarray, rate: int = RATE) -> list[Block]:
+    whole = np.round(32767 * samples).astype(np.int16)
+    return [Block(whole[i : i + rate // 20], rate) for i in range(0, len(whole), rate // 20)]
+
+
+WORDS = said([(second, "low") for second in range(1, 8, 2)], 9.0)
+
+
+def test_one_channel_is_that_of_each_block_and_events_pass():
+    both = np.stack([WORDS, 0.5 * WORDS], axis=1)
+    lost = Block(np.zeros((0, 1), np.int16), RATE, "lost", "it was lost")
+    found = list(pick_channel([*split(both), lost], 2))
+    assert found[-1] == lost
+    joined = np.concatenate([block.samples for block in found[:-1]])
+    assert np.array_equal(joined, np.round(32767 * 0.5 * WORDS).astype(np.int16))
+
+
+@pytest.mark.parametrize("channel", [3, 0])
+def test_a_channel_that_is_not_recorded_is_refused(channel, refused):
+    stereo = split(np.stack([WORDS, WORDS], axis=1))
+    assert "1 to 2" in refused(AudioError, lambda: list(pick_channel(stereo, channel)))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_best_channel_is_the_one_with_the_clearest_speech(place):
+    rng = np.random.default_rng(3)
+    channels = [WORDS + rng.normal(0, 0.05, len(WORDS)) for _ in range(3)]
+    channels[place] = WORDS
+    found = list(pick_channel(split(np.stack(channels, axis=1)), "best"))
+    joined = np.concatenate([block.samples for block in found[60:]])
+    expected = np.round(32767 * WORDS).astype(np.int16)[60 * RATE // 20 :]
+    assert np.mean(joined == expected) > 0.99
+
+
+def test_the_best_channel_is_no_loopback_of_what_the_machine_plays():
+    rng = np.random.default_rng(3)
+    music = np.where(np.arange(len(WORDS)) % 32_000 < 9_000, rng.normal(0, 0.2, len(WORDS)), 0)
+    channels = np.stack([WORDS, music], axis=1)
+    found = list(pick_channel(split(channels), "best"))
+    joined = np.concatenate([block.samples for block in found[100:]])
+    expected = np.round(32767 * WORDS).astype(np.int16)[100 * RATE // 20 :]
+    assert np.array_equal(joined, expected)
