@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias
 
 from speech.errors import AudioError
+from speech.files import readable_name
 
 FileSource: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 
@@ -72,7 +73,7 @@ def opened(source: FileSource) -> Iterator[tuple[BinaryIO, str]]:
 @contextlib.contextmanager
 def _open_path(source: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, str]]:
     is_input = os.fspath(source) in (STANDARD_INPUT, *_STANDARD_INPUT_PATHS)
-    name = "standard input" if is_input else str(source)
+    name = "standard input" if is_input else readable_name(source)
     expected = f"{name}: expected an audio file ({FORMATS})"
     try:
         mode = (os.fstat(0) if is_input else Path(source).stat()).st_mode

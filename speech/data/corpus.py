@@ -148,7 +148,13 @@ def index_corpus(root: Path, *, on_note: OnNote = warn) -> Corpus:
             f"{root}: expected the folder of a corpus, got {what}; see: speech prepare --help"
         )
     passed_over = PassedOver()
-    folders = [path for path in sorted(root.iterdir()) if _is_word(path, passed_over)]
+    try:
+        folders = [path for path in sorted(root.iterdir()) if _is_word(path, passed_over)]
+    except OSError as error:
+        raise CorpusError(
+            f"{root}: expected a folder that can be read, got the error {error.strerror!r}; check "
+            "its permissions"
+        ) from error
     spellings = _spellings(folders, on_note)
     paths = {
         path.relative_to(root).as_posix(): spellings[folder.name]
@@ -157,7 +163,7 @@ def index_corpus(root: Path, *, on_note: OnNote = warn) -> Corpus:
     }
     noise = root / NOISE_FOLDER
     files = walk(noise, passed_over) if noise.is_dir() else []
-    passed_over.tell(root, on_note)
+    passed_over.report(root, on_note)
     if not paths:
         raise CorpusError(
             f"{root}: expected folders of recordings, one a word ({', '.join(SUFFIXES)}), "

@@ -1,4 +1,4 @@
-"""Known corpora: where each comes from, how to know that it is the right one, its label sets."""
+"""Known corpora: address, checksum, license and label sets of each."""
 
 import dataclasses
 import difflib
@@ -15,7 +15,7 @@ from speech.labels import SILENCE, UNKNOWN, LabelSet
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSpec:
-    """Where a corpus comes from and how to know that it is the right one."""
+    """Address, checksum, license and label sets of a corpus."""
 
     name: str
     archive: Archive
@@ -29,7 +29,7 @@ class DatasetSpec:
 def dataset_specs() -> dict[str, DatasetSpec]:
     """All known corpora, by name: the ``datasets/*.toml`` of the project."""
     folder = resources("datasets")
-    found = {}
+    specs = {}
     for path in sorted(folder.glob("*.toml")):
         fields = tomllib.loads(path.read_text("utf-8"))
         sets = {
@@ -38,8 +38,8 @@ def dataset_specs() -> dict[str, DatasetSpec]:
         }
         archive = Archive(fields["url"], fields["sha256"], fields.get("bytes"))
         texts = {key: fields[key] for key in ("name", "licence", "attribution", "citation")}
-        found[path.stem] = DatasetSpec(**texts, archive=archive, label_sets=sets)
-    return found
+        specs[path.stem] = DatasetSpec(**texts, archive=archive, label_sets=sets)
+    return specs
 
 
 def parse_labels(text: str) -> LabelSet:

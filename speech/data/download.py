@@ -1,4 +1,4 @@
-"""Archives from elsewhere: fetched, checked and unpacked as if somebody had tampered with them."""
+"""Archives: resumable download, SHA-256 check, and safe unpacking of untrusted tar files."""
 
 import dataclasses
 import hashlib
@@ -27,7 +27,7 @@ class Archive:
 
 
 def download(archive: Archive, folder: Path, on_progress: OnProgress = no_progress) -> Path:
-    """Fetch the archive, going on where an earlier try broke off.
+    """Fetch the archive, continuing where an earlier download broke off.
 
     Args:
         archive: What to fetch.
@@ -123,7 +123,7 @@ def _check_archive(archive: Archive, path: Path) -> None:
 
 
 def unpack(path: Path, target: Path, on_progress: OnProgress = no_progress) -> Path:
-    """Unpack an archive that nobody vouches for: regular files inside ``target`` or nothing.
+    """Unpack an untrusted archive: regular files inside ``target`` or nothing.
 
     Everything goes to a temporary folder that gets its name at the very end.
 
@@ -149,7 +149,7 @@ def unpack(path: Path, target: Path, on_progress: OnProgress = no_progress) -> P
 
 
 class _Member(tarfile.TarInfo):
-    """tarfile takes a broken header for the end, and reads a long name of any length."""
+    """tarfile takes a broken header for the end of the archive, and reads names of any length."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":

@@ -15,6 +15,7 @@ UNREADABLE_SUFFIXES = (
     *(".m4a", ".m4b", ".mp4", ".aac", ".wma", ".webm", ".mka", ".mov", ".amr", ".3gp", ".3ga"),
     *(".ape", ".wv", ".spx", ".ac3", ".dsf", ".alac", ".weba", ".qta"),
 )
+_DOCUMENTS = ("readme", "license", "licence", "copying")  # nobody takes them for sound
 _EXAMPLES = 2
 
 
@@ -28,7 +29,7 @@ class PassedOver:
         """Remember a file or folder."""
         self._names.setdefault(reason, []).append(readable_name(path.name))
 
-    def tell(self, root: Path, on_note: OnNote) -> None:
+    def report(self, root: Path, on_note: OnNote) -> None:
         """Say it in one sentence, if there is anything to say."""
         if not self._names:
             return
@@ -52,21 +53,21 @@ def find_audio(sources: Sequence[Path], *, on_note: OnNote = warn) -> list[Path]
     Raises:
         AudioError: A folder without recordings.
     """
-    found: list[Path] = []
+    paths: list[Path] = []
     for source in sources:
         if str(source) == STANDARD_INPUT or not source.is_dir():
-            found.append(source)
+            paths.append(source)
             continue
         passed_over = PassedOver()
         inside = walk(source, passed_over)
-        passed_over.tell(source, on_note)
+        passed_over.report(source, on_note)
         if not inside:
             raise AudioError(
                 f"{readable_name(source)}: expected recordings ({', '.join(SUFFIXES)}), got none; "
                 "choose another folder"
             )
-        found += inside
-    return found
+        paths += inside
+    return paths
 
 
 def walk(folder: Path, passed_over: PassedOver, *, levels: int | None = None) -> list[Path]:
@@ -77,9 +78,9 @@ def walk(folder: Path, passed_over: PassedOver, *, levels: int | None = None) ->
         passed_over: Is given everything else.
         levels: How deep; 1 is the folder itself alone, None is everything below it.
     """
-    found: list[Path] = []
+    paths: list[Path] = []
     seen: set[tuple[int, int]] = set()
-    # links last, so that a folder is found by its own name and not by a link to it
+    # links last, so that a folder goes by its own name and not by a link to it
     folders, links = [(folder, 1)], list[tuple[Path, int]]()
     while folders or links:
         place, level = folders.pop() if folders else links.pop()
@@ -90,12 +91,12 @@ def walk(folder: Path, passed_over: PassedOver, *, levels: int | None = None) ->
         seen.add(identity)
         for path, is_folder in _entries(place, passed_over):
             if not is_folder:
-                found.append(path)
+                paths.append(path)
             elif levels is not None and level >= levels:
                 passed_over.add("folder inside another", path)
             else:
                 (links if path.is_symlink() else folders).append((path, level + 1))
-    return sorted(found)
+    return sorted(paths)
 
 
 def _identity(folder: Path) -> tuple[int, int]:
@@ -125,5 +126,5 @@ def _entries(folder: Path, passed_over: PassedOver) -> Iterator[tuple[Path, bool
             yield path, False
         elif name.endswith(UNREADABLE_SUFFIXES):
             passed_over.add("a format that cannot be read here, convert it to WAV", path)
-        else:
+        elif not name.startswith(_DOCUMENTS):
             passed_over.add("no recording", path)

@@ -1,4 +1,4 @@
-"""Corpora decoded once, into caches on disk: memory does not grow with their size."""
+"""Decoded corpora: every clip once, cached on disk, in memory that does not grow with them."""
 
 import contextlib
 import dataclasses
@@ -132,7 +132,13 @@ def decode(
             hundred; or the cache cannot be written.
     """
     paths = [clip.path for clip in corpus.clips] + list(corpus.noise)
-    listing = [(p, (s := (corpus.root / p).stat()).st_size, s.st_mtime_ns) for p in paths]
+    try:
+        listing = [(p, (s := (corpus.root / p).stat()).st_size, s.st_mtime_ns) for p in paths]
+    except OSError as error:
+        raise CorpusError(
+            f"{error.filename}: expected the recording that was indexed, got the error "
+            f"{error.strerror!r}; index the corpus again"
+        ) from error
     key = json.dumps([listing, config.sample_rate, config.n_samples])
     cache = cache_folder() if cache is None else cache
     folder = cache / hashlib.sha256(key.encode()).hexdigest()[:32]

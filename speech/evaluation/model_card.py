@@ -6,13 +6,13 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
-from speech.data.corpus import SplitOrAll
+from speech.data.corpus import SplitOrAll, speaker_of
 from speech.data.evaluation_set import ClipSet
 from speech.data.recordings import Recordings
 from speech.evaluation import plots, stream_card, unseen_card
@@ -159,7 +159,7 @@ def warnings(evaluation: Evaluation) -> Iterator[str]:
             f"The confidence is not calibrated: {n} held-out clips with {mistakes} mistakes are "
             "too few to show how far it can be trusted."
         )
-    speakers = {name for name in map(_speaker, evaluation.clips.names) if name}
+    speakers = {name for name in map(speaker_of, evaluation.clips.names) if name}
     if evaluation.split == "train" or getattr(evaluation.clips, "split_by_clip", False):
         yield (
             "The clips measured on are of speakers who also trained the model: it may do worse for "
@@ -320,8 +320,8 @@ def _weaknesses(evaluation: Evaluation) -> str:
         )
     if lines[-1] == "":
         lines.append(f"- Every label is recognized in at least {WEAK_BELOW:.0%} of its clips.")
-    spoken = {_speaker(name) for name in evaluation.clips.names} - {None}
-    mistakes = Counter(_speaker(clip.path) for clip in evaluation.wrong)
+    spoken = {speaker_of(name) for name in evaluation.clips.names} - {None}
+    mistakes = Counter(speaker_of(clip.path) for clip in evaluation.wrong)
     del mistakes[None]
     if mistakes:
         most = [count for _, count in mistakes.most_common(10)]
@@ -331,12 +331,6 @@ def _weaknesses(evaluation: Evaluation) -> str:
             f"{len(spoken) - len(mistakes)} have none."
         )
     return "\n".join(lines) + "\n"
-
-
-def _speaker(name: str) -> str | None:
-    """Who said a clip of the official naming; None for crops of noise and other names."""
-    speaker, mark, _ = PurePosixPath(name).name.partition("_nohash_")
-    return speaker if mark else None
 
 
 def _robustness_section(evaluation: Evaluation) -> str:

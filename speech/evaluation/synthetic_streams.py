@@ -186,13 +186,15 @@ def _noise(recordings: Recordings, part: Part, sample_rate: int) -> list[Wavefor
 
 def clips_of_part(recordings: Recordings, part: Part) -> dict[str, npt.NDArray[np.int64]]:
     """For each word its validation clips by speakers of this half."""
-    found = {}
-    for word, index in indices_by_word(recordings.corpus, "validation").items():
-        fits_temperature = calibration_half([recordings.corpus.clips[i].path for i in index])
-        chosen = index[fits_temperature == (part == "tuning")]
-        if len(chosen):
-            found[word] = chosen
-    return found
+    clips = recordings.corpus.clips
+    validation = [i for i, clip in enumerate(clips) if clip.split == "validation"]
+    tunes = calibration_half([clips[i].path for i in validation]) == (part == "tuning")
+    of_part = np.array(validation, np.int64)[tunes]
+    by_word = {
+        word: np.intersect1d(index, of_part)
+        for word, index in indices_by_word(recordings.corpus, "validation").items()
+    }
+    return {word: index for word, index in by_word.items() if len(index)}
 
 
 def _words(

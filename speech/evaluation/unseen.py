@@ -5,7 +5,7 @@ wanted: the label itself where it is a command of the model; no command where it
 a room (``ROOMS``). A folder of long recordings is continuous speech, run through the live decoder.
 """
 
-import os
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -13,13 +13,14 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from speech.audio import Waveform, fit_length, load_audio
-from speech.audio_files import SUFFIXES
+from speech.audio import Waveform, fit_length, load_audio, warn
+from speech.data.folders import PassedOver, walk
 from speech.errors import AudioError, CorpusError
 from speech.evaluation.metrics import wilson_interval
 from speech.evaluation.open_set import acceptance_of, accepted_commands, open_set_figures
 from speech.evaluation.scoring import StreamPosteriors, score
 from speech.evaluation.stream_card import training_names
+from speech.files import readable_name
 from speech.labels import commands
 from speech.recognizer import Recognizer
 from speech.stream import SlidingWindowClassifier, chosen_for
@@ -64,16 +65,14 @@ def find_word_folders(folders: Sequence[Path]) -> list[WordFolder]:
     """
     found: list[WordFolder] = []
     for root in folders:
-        before = len(found)
-        for place, names, files in os.walk(root):
-            names[:] = sorted(name for name in names if not name.startswith("."))
-            audio = [f for f in sorted(files) if f.lower().endswith(SUFFIXES) and f[0] != "."]
-            folder = Path(place)
-            if audio:
-                source = folder.name if folder == root else folder.parent.resolve().name
-                paths = tuple(folder / name for name in audio)
-                found.append(WordFolder(source, folder.resolve().name, paths))
-        if len(found) == before:
+        passed_over = PassedOver()
+        files = walk(root, passed_over) if root.is_dir() else []
+        passed_over.report(root, warn)
+        for folder, paths in itertools.groupby(files, lambda path: path.parent):
+            source = folder if folder == root else folder.parent
+            name, word = (readable_name(place.resolve().name) for place in (source, folder))
+            found.append(WordFolder(name, word, tuple(paths)))
+        if not files:
             raise CorpusError(
                 f"{root}: expected SOURCE/WORD/ or WORD/ with recordings in it, got "
                 f"{'none' if root.is_dir() else 'no such folder'}; choose another folder"

@@ -29,7 +29,18 @@ def test_every_recording_below_is_found_and_the_rest_is_told_in_one_sentence(
     tmp_path: Path, clip: Path
 ) -> None:
     folder = tmp_path / "recordings"
-    sounds = ("a.wav", "b/c.FLAC", "b/d.oga", "dir.wav/e.aiff", "f.aif", "g.caf", "h.w64", "i.au")
+    sounds = (
+        "a.wav",
+        "b/c.FLAC",
+        "b/d.oga",
+        "dir.wav/e.aiff",
+        "f.aif",
+        "g.caf",
+        "h.w64",
+        "readme.au",
+    )
+    (folder / "LICENSE").parent.mkdir()
+    (folder / "LICENSE").write_text("as you like")
     others = ("._a.wav", ".DS_Store", ".Trashes/x.wav", "j.m4a", "k.webm", "notes.txt")
     for name in (*sounds, *others):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
