@@ -1,7 +1,11 @@
 """What is deployed elsewhere asks for the packages that the project asks for."""
 
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -21,9 +25,27 @@ def test_a_space_installs_what_the_page_wants_and_the_sdk_that_was_tested():
     assert f"gradio=={version[1]}" in (ROOT / "constraints.txt").read_text().splitlines()
 
 
-def test_the_container_copies_what_is_there():
+def test_the_container_builds_the_package_from_what_is_copied_into_it(tmp_path):
     text = (ROOT / "docs" / "deploy" / "Dockerfile").read_text()
-    for line in re.findall(r"^COPY (.+)$", text, re.M):
-        *sources, _target = line.split()
-        assert sources
-        assert all((ROOT / source).exists() for source in sources)
+    lines = re.findall(r"^COPY (?!--from)(.+)$", text, re.M)
+    copied = {source for line in lines for source in line.split()[:-1]}
+    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().split() if line[0] == "!"]
+    assert {pattern.split("/")[0] for pattern in allowed} == copied
+    for path in (path for pattern in allowed for path in ROOT.glob(pattern)):
+        target = tmp_path / "source" / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, target)
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=tmp_path / "source", check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    for needed in ("cli/main.py", "_models/commands-8/model.onnx", "web/static/live.js"):
+        assert f"speech/{needed}" in names
+
+
+def test_the_container_runs_as_an_ordinary_user_and_says_whether_the_page_is_there():
+    text = (ROOT / "docs" / "deploy" / "Dockerfile").read_text()
+    final = text.split("\nFROM ")[-1]
+    assert re.search(r"^USER (?!root|0)\w+$", final, re.M)
+    assert "HEALTHCHECK" in final
+    assert "urlopen('http://127.0.0.1:7860/'" in final
