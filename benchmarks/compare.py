@@ -28,6 +28,7 @@ from speech.stream import StreamDecoder
 
 BASELINE = "librosa + Keras model.predict (baseline)"
 MFCC_BASELINE = "librosa, one by one (baseline)"
+OTHERS = "## The page in the browser"
 MFCC = Metric("MFCC alone, clips/s", more_is_better=True)
 CLIPS = Metric("With the number of clips: ms per clip")
 LENGTH = Metric("With the length of a recording: s per minute")
@@ -57,8 +58,10 @@ def main() -> None:
     page = bench.markdown(compare(options.folder, options.rounds), command)
     if options.markdown is None:
         print(page)
-    else:
-        write_text(options.markdown, page)
+        return
+    before = options.markdown.read_text("utf-8") if options.markdown.is_file() else ""
+    _, heading, others = before.partition(OTHERS)  # what experiments/app_latency.py wrote
+    write_text(options.markdown, f"{page}\n{heading}{others}" if heading else page)
 
 
 def compare(folder: Path, rounds: int) -> list[Measurement]:
