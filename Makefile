@@ -48,7 +48,7 @@ else
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 endif
 
-campaign: $(VENV)/.installed-test ## Run the long attacks, an hour or more; results go to docs/campaigns.json
+campaign: $(VENV)/.installed-test ## Run the stress tests, an hour or more; results go to docs/campaigns.json
 	$(BIN)/python -m pytest -m campaign tests/security tests/e2e $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test ## Run ruff and mypy

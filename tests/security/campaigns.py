@@ -8,10 +8,11 @@ from speech.files import write_text
 
 PROJECT = Path(__file__).resolve().parents[2]
 RECORD, PAGE = PROJECT / "docs" / "campaigns.json", PROJECT / "docs" / "campaigns.md"
-HEAD = """# What the long attacks tried, and what came of it
+HEAD = """# Stress tests
 
-`make campaign` runs them and writes this page and `campaigns.json` beside it, which has every word
-that was heard and every number; `python -m tests.security.campaigns` writes this page again.
+`make campaign` runs them, for an hour or more, and writes this page and `campaigns.json` beside it,
+which has every word that was detected and every number. `python -m tests.security.campaigns` writes
+this page again from that file.
 
 | What | Result | Test | When | Commit |
 | --- | --- | --- | --- | --- |
@@ -24,10 +25,10 @@ def _summary(result: Any) -> str:
     parts = []
     for name, value in result.items():
         if name == "words":
-            heard = {kind: len(found) for kind, found in value.items() if found}
-            parts.append(f"kinds heard through: {len(value)}")
+            detected = {kind: len(found) for kind, found in value.items() if found}
+            parts.append(f"kinds of sound: {len(value)}")
             parts.append(
-                "words heard: " + (", ".join(f"{k}: {n}" for k, n in heard.items()) or "0")
+                "words detected: " + (", ".join(f"{k}: {n}" for k, n in detected.items()) or "0")
             )
         elif isinstance(value, int | float):
             parts.append(f"{name}: {value:,}")
