@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 unexpected, 2 usage, 3 audio, 4 corpus, 5 model, 6 microph
 Heavy packages are imported by the command that needs them, so that --help answers at once.
 """
 
+import io
 import sys
 from typing import Annotated
 
@@ -37,6 +38,9 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")  # accepted behind the command too, where people type it
+    for stream in (sys.stdout, sys.stderr):  # a file's name may hold what a terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     show_notes()
     try:
         app()

@@ -247,7 +247,8 @@ def _assign_splits(
     lists = set(listed.values())
     by_hash = {path: speaker_split(path) for path in paths}
     speakers = {speaker_of(path) for path in paths} - {None}
-    enough = len(speakers) >= MIN_SPEAKERS and {"train", "validation"} <= set(by_hash.values())
+    present = set(by_hash.values())
+    enough = len(speakers) >= MIN_SPEAKERS and "validation" in present
     by_word: dict[str, list[str]] = {}
     for path, word in paths.items():
         by_word.setdefault(word, []).append(path)
@@ -259,7 +260,8 @@ def _assign_splits(
         is_listed = {path: _key(path) in listed for path in members}
         missed = {path for path in members if by_hash[path] in lists and not is_listed[path]}
         known = all(speaker_of(path) is not None for path in members)
-        trains = "train" in {by_hash[path] for path in members}
+        # many speakers of whom none trains are a corpus to measure on
+        trains = "train" not in present or "train" in {by_hash[path] for path in members}
         if any(is_listed.values()) or (lists and known and not missed):
             for path in members:
                 splits[path] = listed.get(_key(path), by_hash[path])

@@ -203,5 +203,13 @@ def test_many_speakers_are_divided_by_speaker_and_a_word_of_ones_own_beside_them
     assert indexed(tmp_path)[0] == corpus
 
 
+def test_many_speakers_of_whom_none_trains_stay_a_corpus_to_measure_on(tmp_path: Path) -> None:
+    names = [f"yes/{n:08x}_nohash_0.wav" for n in range(400)]
+    chosen = [name for name in names if speaker_split(name) == "validation"][:12]
+    corpus, notes = indexed(clips(tmp_path, *chosen))
+    assert splits(corpus, "yes") == {"validation": 12}
+    assert not notes
+
+
 def test_every_clip_tells_its_source(tiny_corpus: Path) -> None:
     assert {clip.source for clip in index_corpus(tiny_corpus).clips} == {tiny_corpus.name}
