@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from speech.detection import DecoderConfig, Detection
     from speech.errors import AudioError, CorpusError, MicrophoneError, ModelError, SpeechError
     from speech.features import FeatureConfig, mfcc
-    from speech.recognizer import Prediction, Recognizer, load
+    from speech.live.listen import listen, listen_async
+    from speech.live.scan import scan
+    from speech.recognizer import Prediction, Recognizer, load, recognize_many
     from speech.stream import StreamDecoder
 
     __version__: str
@@ -36,6 +38,10 @@ _HOME = {
     "Prediction": "recognizer",
     "Recognizer": "recognizer",
     "load": "recognizer",
+    "recognize_many": "recognizer",
+    "listen": "live.listen",
+    "listen_async": "live.listen",
+    "scan": "live.scan",
     "DecoderConfig": "detection",
     "Detection": "detection",
     "StreamDecoder": "stream",
@@ -52,9 +58,13 @@ __all__ = [
     "Recognizer",
     "SpeechError",
     "StreamDecoder",
+    "listen",
+    "listen_async",
     "load",
     "load_audio",
     "mfcc",
+    "recognize_many",
+    "scan",
 ]
 
 

@@ -46,10 +46,10 @@ class CorpusError(SpeechError):
 
     Example:
         >>> from speech.data.datasets import parse_labels
-        >>> parse_labels("yes")
+        >>> parse_labels("yes,yes")
         Traceback (most recent call last):
         ...
-        speech.errors.CorpusError: labels 'yes': expected ... got ...
+        speech.errors.CorpusError: labels 'yes,yes': expected ... got ...
     """
 
     exit_code = 4

@@ -1,8 +1,9 @@
 """The one object that infers: whatever the model's file, the same answers."""
 
 import dataclasses
+import itertools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from speech.audio import AudioSource, Waveform, fit_length, load_audio
-from speech.errors import ModelError
+from speech.errors import AudioError, ModelError
 from speech.features import FeatureConfig, mfcc
 from speech.formats import metadata as container
 from speech.formats.backends import SUFFIXES, open_model
@@ -19,6 +20,7 @@ from speech.formats.metadata import WINDOW_HOPS
 from speech.installation import DEFAULT_MODEL, bundled_models, find_model
 
 Batch = npt.NDArray[np.float32]
+_BATCH = 32  # recordings in one call of the network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +90,10 @@ class Recognizer:
         self._mfcc = mfcc
         self._windows = windows
 
+    def __repr__(self) -> str:
+        file = f" from {self.file}" if self.file else ""
+        return f"<Recognizer {self.name}{file}: {', '.join(self.labels)}>"
+
     def probabilities(self, waveforms: Batch) -> Batch:
         """Probabilities of clips that already have the model's rate and length.
 
@@ -153,24 +159,85 @@ class Recognizer:
         if waveforms.dtype != np.float32 or not np.isfinite(waveforms).all():
             raise ModelError(f"{expected}, got {waveforms.dtype} or values that are not finite")
 
-    def recognize(self, source: AudioSource) -> Prediction:
+    def recognize(
+        self, source: AudioSource | npt.NDArray[Any], sample_rate: int | None = None
+    ) -> Prediction:
         """What a recording of one word says; of a longer one, its loudest second.
 
         Args:
-            source: Anything that ``load_audio`` accepts.
+            source: Anything that ``load_audio`` accepts; or samples (n,) or (n, channels), int8,
+                int16, int32 or floats in [-1, 1], with their rate.
+            sample_rate: Rate of such samples in Hz.
 
         Raises:
             AudioError: The recording could not be read.
+            ValueError: Samples without a rate, or a rate beside something that has its own.
         """
-        return self.recognize_waveform(load_audio(source, self.features.sample_rate))
+        if isinstance(source, np.ndarray) != (sample_rate is not None):
+            raise ValueError(
+                "expected sample_rate beside an array, and nowhere else, got "
+                f"{type(source).__name__} and sample_rate={sample_rate}"
+            )
+        sound: Any = source if sample_rate is None else (source, sample_rate)
+        return self.recognize_waveform(load_audio(sound, self.features.sample_rate))
 
     def recognize_waveform(self, waveform: Waveform) -> Prediction:
         """The same for samples (n,) float32 that are already at the model's rate."""
         clip = fit_length(waveform, self.features.n_samples)
-        row = self.probabilities(clip[np.newaxis])[0]
+        return self._prediction(self.probabilities(clip[np.newaxis])[0])
+
+    def recognize_many(self, sources: Iterable[AudioSource]) -> Iterator[Prediction]:
+        """The predictions of many recordings in their order, several in one call of the network.
+
+        Args:
+            sources: As ``recognize`` takes them; they are read when their turn comes.
+
+        Raises:
+            AudioError: A recording could not be read; those before it have been answered.
+        """
+        features = self.features
+        sources = iter(sources)
+        while chosen := list(itertools.islice(sources, _BATCH)):
+            clips: list[Waveform] = []
+            error: AudioError | None = None
+            for source in chosen:
+                try:
+                    waveform = load_audio(source, features.sample_rate)
+                except AudioError as unreadable:
+                    error = unreadable
+                    break
+                clips.append(fit_length(waveform, features.n_samples))
+            if clips:
+                yield from map(self._prediction, self.probabilities(np.stack(clips)))
+            if error is not None:
+                raise error
+
+    def _prediction(self, row: npt.NDArray[np.float32]) -> Prediction:
         best = int(row.argmax())
         each = dict(zip(self.labels, map(float, row), strict=True))
         return Prediction(self.labels[best], float(row[best]), each)
+
+
+def recognize_many(
+    sources: Iterable[AudioSource],
+    model: Recognizer | str | os.PathLike[str] = DEFAULT_MODEL,
+) -> Iterator[Prediction]:
+    """Recognize many recordings of one word each, in their order.
+
+    Args:
+        sources: Anything that ``load_audio`` accepts; read when their turn comes.
+        model: As ``load`` takes it, or a model that is loaded.
+
+    Raises:
+        AudioError: A recording could not be read; those before it have been answered.
+        ModelError: As ``load``.
+
+    Example:
+        >>> [prediction.label for prediction in speech.recognize_many(["left.wav", "left.wav"])]
+        ['left', 'left']
+    """
+    recognizer = model if isinstance(model, Recognizer) else load(model)
+    return recognizer.recognize_many(sources)
 
 
 def load(path: str | os.PathLike[str] = DEFAULT_MODEL, *, threads: int = 1) -> Recognizer:

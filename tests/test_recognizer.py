@@ -8,6 +8,7 @@ from speech.errors import AudioError, ModelError
 from speech.features import mfcc
 from speech.model import CommandModel, save_model
 from tests import exports, tiny
+from tests.hearing import by_loudness
 
 LABELS = ("low", "high", "unknown", "silence")
 
@@ -191,3 +192,40 @@ def test_threads_may_ask_a_recognizer_at_once(tmp_path, suffix):
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(recognizer.probabilities, np.split(x, len(x))))
     np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-6)
+
+
+def test_samples_need_their_rate_and_nothing_else_has_one(tmp_path):
+    recognizer = by_loudness()
+    loud = np.full(44_100, 0.2)
+    assert recognizer.recognize(loud, 44_100) == recognizer.recognize((loud, 44_100))
+    assert recognizer.recognize(loud, sample_rate=44_100).label == "yes"
+    for given in ((loud,), ((loud, 44_100), 16_000), ("a.wav", 16_000)):
+        with pytest.raises(ValueError, match="sample_rate beside an array"):
+            recognizer.recognize(*given)
+
+
+def test_many_are_recognized_as_each_alone_in_few_calls_and_read_when_their_turn_comes():
+    rng = np.random.default_rng(1)
+    sounds = [(rng.uniform(-v, v, 8_000), 16_000) for v in rng.uniform(0, 0.5, 70)]
+    heard: list = []
+    recognizer = by_loudness(heard)
+    alone = [recognizer.recognize(sound) for sound in sounds]
+    read = []
+
+    def one_by_one():
+        for number, sound in enumerate(sounds):
+            read.append(number)
+            yield sound
+
+    predictions = speech.recognize_many(one_by_one(), recognizer)
+    assert next(predictions) == alone[0]
+    assert len(read) == 32
+    assert list(predictions) == alone[1:]
+
+
+def test_of_many_those_before_a_bad_one_are_answered():
+    sounds = [(np.full(100, 0.2), 16_000)] * 3
+    predictions = by_loudness().recognize_many([*sounds, "nothing.wav", *sounds])
+    assert [next(predictions).label for _ in sounds] == ["no"] * 3
+    with pytest.raises(AudioError, match=r"nothing\.wav"):
+        next(predictions)

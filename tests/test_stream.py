@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from speech.audio import load_audio
 from speech.detection import DecoderConfig, Detection
-from speech.errors import AudioError, ModelError
+from speech.errors import AudioError, ModelError, SpeechWarning
 from speech.features import FeatureConfig
 from speech.recognizer import Recognizer
 from speech.stream import StreamDecoder
@@ -468,6 +468,38 @@ def test_a_batch_of_any_size_gives_the_same_detections(gaps, sizes, batch_size):
     recognizer = recognizer_of(hears_bursts)
     batched = StreamDecoder(recognizer, batch_size=batch_size)
     assert decode(batched, audio, sizes) == decode(StreamDecoder(recognizer), audio, [1600])
+
+
+# ---- a rate that is not said
+
+
+def test_a_chunk_without_a_rate_after_chunks_with_another_one_is_refused(refused):
+    audio = speech_of([(0.5, "yes")], 2, 44_100)
+    decoder = StreamDecoder(recognizer_of(hears_bursts))
+    found = decoder.push(audio[:30_000], 44_100)
+    assert "44100 Hz" in refused(AudioError, lambda: decoder.push(audio[30_000:]))
+    found += decoder.push(audio[30_000:], 44_100)
+    assert names(found + decoder.flush()) == ["yes"], "the decoder is as before"
+    decoder.reset()
+    decoder.push(speech_of([], 0.1))
+    decoder.push(speech_of([], 0.1), RATE)
+    decoder.push(speech_of([], 0.1))
+
+
+@pytest.mark.parametrize("size", [1600, 48_000, 1_000_000])
+def test_sound_at_48_khz_that_is_pushed_without_its_rate_gets_one_warning(size):
+    audio = soxr.resample(speech_of([(1.0, "yes"), (3.0, "no")], 5.0), RATE, 48_000)
+    decoder = StreamDecoder(recognizer_of(hears_bursts), batch_size=64)
+    with pytest.warns(SpeechWarning, match="higher rate than 16000 Hz") as told:
+        list(map(decoder.push, np.split(audio, range(size, len(audio), size))))
+    assert len(told) == 1
+
+
+def test_sound_at_the_models_rate_gets_none():
+    decode(StreamDecoder(recognizer_of(hears_bursts)), speech_of([(1.0, "yes")], 5.0), [800])
+    decoder = StreamDecoder(recognizer_of(hears_bursts))
+    decoder.push(speech_of([(1.0, "yes")], 5.0))
+    decoder.push(np.zeros(5 * RATE, np.int16))
 
 
 # ---- what can happen to a stream

@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from speech.audio import Waveform, open_audio, resample
+from speech.audio_files import FileSource
 from speech.data.annotations import Word, audacity_text, csv_text
 from speech.detection import DecoderConfig, Detection
 from speech.errors import AudioError
 from speech.files import readable_name
+from speech.installation import DEFAULT_MODEL
+from speech.live.session import decoder_for
 from speech.progress import OnProgress, no_progress
-from speech.recognizer import Recognizer
+from speech.recognizer import Recognizer, load
 from speech.stream import StreamDecoder
 
 BATCH = 256  # windows in one call of the network: half a minute of sound
@@ -40,6 +43,53 @@ class Timeline(NamedTuple):
     seconds: float
     detections: tuple[Detection, ...]
     peaks: tuple[float, ...] = ()
+
+    def __repr__(self) -> str:
+        words = ", ".join(f"{d.label} at {d.time:.1f} s" for d in self.detections[:8])
+        more = "" if len(self.detections) <= 8 else ", ..."
+        return f"<Timeline of {self.path.name}, {self.seconds:.1f} s: {words or 'nothing'}{more}>"
+
+
+def scan(
+    source: FileSource,
+    model: Recognizer | str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    threshold: float | None = None,
+) -> Iterator[Detection]:
+    """Find the commands in a recording of any length, one after the other.
+
+    They are found about half a minute of sound at a time, in memory that does not grow with it.
+
+    Args:
+        source: As ``load_audio`` takes it, but no array.
+        model: As ``load`` takes it, or a model that is loaded.
+        threshold: Smoothed probability in (0, 1] that every command has to reach; by default those
+            of the model.
+
+    Yields:
+        Detections in the order of time.
+
+    Raises:
+        AudioError: The recording cannot be read.
+        ModelError: As ``load``.
+        ValueError: The threshold is out of range.
+
+    Example:
+        >>> [detection.label for detection in speech.scan("seven_words.flac")]
+        ['yes', 'left', 'stop', 'up', 'right', 'go', 'no']
+    """
+    recognizer = model if isinstance(model, Recognizer) else load(model)
+    config = decoder_for(recognizer, threshold).config
+    return _detections(recognizer, config, _blocks(source, no_progress))
+
+
+def _detections(
+    recognizer: Recognizer, config: DecoderConfig | None, blocks: Blocks
+) -> Iterator[Detection]:
+    decoder = StreamDecoder(recognizer, config, batch_size=BATCH)
+    for samples, rate in _gathered(blocks, BATCH * decoder.config.step_seconds):
+        yield from decoder.push(samples, rate)
+    yield from decoder.flush()
 
 
 def scan_file(
@@ -109,15 +159,11 @@ def word_or_timeline(
 def _timeline(
     recognizer: Recognizer, path: Path, config: DecoderConfig | None, blocks: Blocks
 ) -> Timeline:
-    decoder = StreamDecoder(recognizer, config, batch_size=BATCH)
     outline = _Outline()
-    detections: list[Detection] = []
-    for samples, rate in _gathered(outline.watch(blocks), BATCH * decoder.config.step_seconds):
-        detections += decoder.push(samples, rate)
-    detections += decoder.flush()
+    detections = tuple(_detections(recognizer, config, outline.watch(blocks)))
     if not outline.seconds:
         raise _empty(path)
-    return Timeline(path, outline.seconds, tuple(detections), outline.peaks())
+    return Timeline(path, outline.seconds, detections, outline.peaks())
 
 
 def _empty(path: Path) -> AudioError:
@@ -136,8 +182,8 @@ def _limited(path: Path, max_seconds: float, on_progress: OnProgress) -> Blocks:
         yield block, rate
 
 
-def _blocks(path: Path, on_progress: OnProgress) -> Blocks:
-    with open_audio(path) as file:
+def _blocks(source: FileSource, on_progress: OnProgress) -> Blocks:
+    with open_audio(source) as file:
         for block in file.blocks():
             yield block, file.sample_rate
             on_progress(file.bytes_read, file.n_bytes)
