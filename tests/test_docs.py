@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 import speech
+from speech.cli.main import app
 from tests.test_imports import LAYERS
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -22,6 +24,7 @@ PAGES = [
     PROJECT / "datasets" / "README.md",
 ]
 CLIP = PROJECT / "speech" / "web" / "static" / "examples" / "left.wav"
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 WITH_EXAMPLES = [
     ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
     for path in sorted((PROJECT / "speech").rglob("*.py"))
@@ -34,6 +37,24 @@ def test_every_link_of_a_page_leads_to_a_file(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text("utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_every_command_of_a_page_exists_with_its_options(page):
+    text = page.read_text("utf-8")
+    for line in re.findall(r"(?:^|`)speech ((?:--debug )?[a-z][^`\n#]*)", text, re.M):
+        name, *words = line.removeprefix("--debug ").split()
+        if page.name == "CHANGELOG.md":
+            continue  # it tells of commands as they were
+        assert name in COMMANDS, line
+        known = {option for p in COMMANDS[name].params for option in (*p.opts, *p.secondary_opts)}
+        used = {word.split("=")[0].rstrip(",.;)") for word in words if word.startswith("--")}
+        assert used <= known | {"--help"}, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_no_page_points_to_a_folder_that_a_reader_cannot_have(page):
+    assert "../shared" not in page.read_text("utf-8")
 
 
 @pytest.mark.parametrize("module", WITH_EXAMPLES)
