@@ -29,7 +29,7 @@ BREW_FORMULAE := espeak-ng ffmpeg
 PROGRAMS := pulseaudio chromium espeak-ng ffmpeg
 
 .NOTPARALLEL:
-.PHONY: help app test campaign lint constraints system clean
+.PHONY: help app test campaign lint docs wheel constraints system clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +55,12 @@ lint: $(VENV)/.installed-test ## Run ruff and mypy
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
+
+docs: $(VENV)/.installed-test ## Build the site with the API reference, in build/site
+	$(BIN)/python -m mkdocs build --strict --quiet
+
+wheel: $(VENV)/.installed-test ## Build wheel and source distribution, in dist
+	$(BIN)/python -m hatchling build
 
 constraints: $(VENV)/.created ## Resolve constraints.txt anew from pyproject.toml
 	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \
