@@ -45,6 +45,8 @@ class Config:
 
 def check_fields(cls: type, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields again, if they are exactly those of the dataclass; else ValueError names them."""
+    if not isinstance(fields, Mapping):
+        raise ValueError(f"{cls.__name__}: expected a JSON object, got {fields!r:.100}")
     known = {field.name for field in dataclasses.fields(cls)}
     unknown, missing = sorted(set(fields) - known), sorted(known - set(fields))
     if unknown or missing:

@@ -12,6 +12,7 @@ from speech.config import Config
 from speech.environment import give_numba_a_cache
 
 _BATCH = 32  # the spectra of so many clips stay in the cache of the processor
+_MAX_FRAMES = 10_000  # of a clip: a minute and a half of frames of 10 ms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,8 @@ class FeatureConfig(Config):
             silence and a quiet room look alike.
 
     Raises:
-        ValueError: A number out of range, or a time that is not a whole number of samples.
+        ValueError: A number out of range, a time that is not a whole number of samples, or a clip
+            of more than 10,000 frames.
 
     Example:
         >>> config = speech.FeatureConfig(hop_seconds=0.02)
@@ -74,6 +76,11 @@ class FeatureConfig(Config):
             raise ValueError(
                 f"0 < hop_seconds={self.hop_seconds} <= window_seconds={self.window_seconds} <= "
                 f"clip_seconds={self.clip_seconds} <= 60 must hold"
+            )
+        if self.n_frames > _MAX_FRAMES:
+            raise ValueError(
+                f"clip_seconds={self.clip_seconds} with hop_seconds={self.hop_seconds} makes "
+                f"{self.n_frames:,} frames, more than {_MAX_FRAMES:,}"
             )
 
     def _samples(self, name: str) -> int:

@@ -1,6 +1,7 @@
 """Files: replaced whole or not at all, and names and texts in whatever encoding they come."""
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -100,3 +101,9 @@ def readable_name(path: str | os.PathLike[str]) -> str:
     """
     content = os.fspath(path).encode("utf-8", "surrogateescape")
     return unicodedata.normalize("NFC", decode_text(content))
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file, in 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

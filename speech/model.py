@@ -1,60 +1,23 @@
-"""The network: a stacked bidirectional LSTM over MFCC frames, with attention on top."""
+"""The network: a stacked bidirectional LSTM over MFCC frames, with attention on top.
 
-import dataclasses
-import json
-import zipfile
+Of the family of Att-RNN (de Andrade et al., arXiv 1808.08929), with additive attention.
+"""
+
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import keras
 from keras import ops
 
-from speech.config import Config
+from speech import keras_file
+from speech.architecture import ATTENTION_UNITS, KERNEL, Architecture, NetworkConfig
 from speech.errors import ModelError
 from speech.features import FeatureConfig
 from speech.files import replacing
 
-_MAX_CONFIG_BYTES = 1_000_000
-
-
-@dataclasses.dataclass(frozen=True)
-class Architecture(Config):
-    """The shape of the network.
-
-    Attributes:
-        conv_filters: Filters of each convolution in time (kernel 5, stride 2, batch
-            normalisation, ReLU) before the LSTM; empty for none. Each halves the number of steps.
-        lstm_layers: Depth of the stack.
-        lstm_units: Units of each direction.
-        bidirectional: Whether each layer also reads backwards.
-        pooling: How the outputs over time become one vector: ``attention`` (learned weights) or
-            ``mean``.
-        dropout: Share of outputs dropped after each LSTM layer and after pooling.
-    """
-
-    conv_filters: tuple[int, ...] = (64, 128)
-    lstm_layers: int = 2
-    lstm_units: int = 128
-    bidirectional: bool = True
-    pooling: Literal["attention", "mean"] = "attention"
-    dropout: float = 0.2
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "conv_filters", tuple(self.conv_filters))
-        sizes = (*self.conv_filters, self.lstm_units)
-        # the caps keep a tampered file from asking for a terabyte
-        if any(n not in range(1, 1025) for n in sizes):
-            raise ValueError(f"filters and units must be integers in [1, 1024], got {sizes}")
-        if not (1 <= self.lstm_layers <= 8 and len(self.conv_filters) <= 4):
-            raise ValueError(
-                f"expected 1 to 8 LSTM layers and at most 4 convolutions, got {self.lstm_layers} "
-                f"and {len(self.conv_filters)}"
-            )
-        if self.pooling not in ("attention", "mean"):
-            raise ValueError(f"pooling must be attention or mean, got {self.pooling!r}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+__all__ = ["Architecture", "AttentionPooling", "CommandModel", "load_model", "save_model"]
 
 
 @keras.saving.register_keras_serializable(package="speech")
@@ -65,7 +28,7 @@ class AttentionPooling(keras.layers.Layer):  # type: ignore[misc]
     Bahdanau et al., arXiv 1409.0473). Input (batch, n_frames, units), output (batch, units).
     """
 
-    def __init__(self, units: int = 64, **kwargs: Any) -> None:
+    def __init__(self, units: int = ATTENTION_UNITS, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.units = units
         self.hidden = keras.layers.Dense(units, activation="tanh")
@@ -110,6 +73,10 @@ class CommandModel(keras.Model):  # type: ignore[misc]
         temperature: Divides the logits before the softmax (Guo et al., arXiv 1706.04599).
         decoder: Settings of the live decoder that were chosen for this model.
         provenance: Where the model comes from: corpus digest, seed, versions, command.
+        acceptance: For single commands the probability that a clip has to reach.
+
+    Raises:
+        ValueError: A field out of range; ``speech.architecture`` has the ranges.
 
     Calling it: float32 (batch, n_frames, n_mfcc) -> logits (batch, n_classes). The number of frames
     is free, that of the coefficients is not.
@@ -124,25 +91,25 @@ class CommandModel(keras.Model):  # type: ignore[misc]
         temperature: float = 1.0,
         decoder: Mapping[str, Any] | None = None,
         provenance: Mapping[str, Any] | None = None,
+        acceptance: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.labels = tuple(labels)
         self.features = features
-        self.architecture = architecture or Architecture()
+        self.architecture = architecture = architecture or Architecture()
         self.temperature = float(temperature)
         self.decoder = dict(decoder or {})
         self.provenance = dict(provenance or {})
-        if not 2 <= len(self.labels) <= 1000 or len(set(self.labels)) < len(self.labels):
-            raise ValueError(f"expected 2 to 1000 different labels, got {self.labels}")
-        architecture = self.architecture
+        self.acceptance = dict(acceptance or {})
+        self.config()  # checks the fields
         self.normalization = keras.layers.Normalization(axis=-1, name="normalization")
         self.conv_blocks = [
             layer
             for i, filters in enumerate(architecture.conv_filters)
             for layer in (
                 keras.layers.Conv1D(
-                    filters, 5, strides=2, padding="same", use_bias=False, name=f"conv_{i}"
+                    filters, KERNEL, strides=2, padding="same", use_bias=False, name=f"conv_{i}"
                 ),
                 keras.layers.BatchNormalization(name=f"conv_norm_{i}"),
                 keras.layers.ReLU(name=f"conv_relu_{i}"),
@@ -185,80 +152,79 @@ class CommandModel(keras.Model):  # type: ignore[misc]
         states = ops.mean(states, axis=1) if self.pooling is None else self.pooling(states)
         return self.classifier(self.pooled_dropout(states, training=training))
 
+    def config(self) -> NetworkConfig:
+        """All of it but the weights, checked."""
+        return NetworkConfig(
+            labels=self.labels,
+            features=self.features,
+            architecture=self.architecture,
+            temperature=self.temperature,
+            decoder=self.decoder,
+            provenance=self.provenance,
+            acceptance=self.acceptance,
+        )
+
     def get_config(self) -> dict[str, Any]:
         """Everything but the weights, JSON-able."""
-        return {
-            **super().get_config(),
-            "labels": list(self.labels),
-            "features": self.features.to_dict(),
-            "architecture": dataclasses.asdict(self.architecture),
-            "temperature": self.temperature,
-            "decoder": self.decoder,
-            "provenance": self.provenance,
-        }
+        return {**super().get_config(), **self.config().to_dict(), "labels": list(self.labels)}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "CommandModel":
+    def from_config(cls, config: Mapping[str, Any]) -> "CommandModel":
         """The inverse of ``get_config``.
 
         Raises:
-            ValueError: A field is missing or unknown; none ever takes a default silently.
+            ValueError: A field is missing, unknown or out of range; none ever takes a default
+                silently.
         """
-        expected = {"labels", "features", "architecture", "temperature", "decoder", "provenance"}
-        keras_own = {"name", "trainable", "dtype"}
-        unknown, missing = set(config) - expected - keras_own, expected - set(config)
-        if unknown or missing:
-            raise ValueError(
-                f"CommandModel: expected exactly {sorted(expected)}; unknown: "
-                f"{sorted(unknown) or 'none'}, missing: {sorted(missing) or 'none'}"
-            )
-        return cls(
-            config["labels"],
-            FeatureConfig.from_dict(config["features"]),
-            Architecture.from_dict(config["architecture"]),
-            temperature=config["temperature"],
-            decoder=config["decoder"],
-            provenance=config["provenance"],
-            name=config.get("name"),
-        )
+        own = {"name", "trainable", "dtype"}  # of every Keras layer
+        fields = {name: value for name, value in config.items() if name not in own}
+        return cls.of(NetworkConfig.from_dict(fields), name=config.get("name"))
+
+    @classmethod
+    def of(cls, config: NetworkConfig, name: str | None = None) -> "CommandModel":
+        """A network with fresh weights."""
+        fields = {field: getattr(config, field) for field in config.to_dict()}
+        return cls(**fields, name=name)
 
 
 def save_model(model: CommandModel, path: Path) -> None:
-    """Write a .keras file, without the optimiser; never half of one."""
-    bare = CommandModel.from_config(model.get_config())
+    """Write a .keras file, without the optimizer; never half of one."""
+    bare = CommandModel.of(model.config())
     bare.set_weights(model.get_weights())
     with replacing(path) as part:
         bare.save(part)
 
 
 def load_model(path: Path) -> CommandModel:
-    """Read a .keras file that ``save_model`` wrote; nothing else is built or executed.
+    """Read a .keras file that ``save_model`` wrote, as data: Keras never sees the file.
 
     Raises:
-        ModelError: Not such a file, damaged, or fields that do not fit.
+        ModelError: Not such a file, damaged, or fields or weights that do not fit.
     """
-    _check_archive(path)
-    try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises what its layers raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{path}: expected a model of this project, got: {reason}") from error
-    assert isinstance(model, CommandModel)  # by _check_archive
+    return build_model(path, *keras_file.read(path))
+
+
+def build_model(path: Path, config: NetworkConfig, weights: keras_file.Weights) -> CommandModel:
+    """The network of what ``keras_file.read`` found; ``path`` is for the message.
+
+    Raises:
+        ModelError: The weights are those of another network.
+    """
+    import h5py
+
+    model = CommandModel.of(config)
+    with tempfile.TemporaryDirectory() as folder:
+        # Keras reads a file that is written here, of checked arrays and no attributes
+        clean = Path(folder) / "model.weights.h5"
+        try:
+            with h5py.File(clean, "w") as file:
+                for name, array in weights.items():
+                    file[name] = array
+            model.load_weights(clean)
+        except Exception as error:  # Keras raises what its layers raise
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ModelError(
+                f"{path}: expected a .keras file made by `speech train`, got weights of another "
+                f"network ({reason:.300}); train it again with: speech train"
+            ) from error
     return model
-
-
-def _check_archive(path: Path) -> None:
-    expected = f"{path}: expected a .keras file made by `speech train`"
-    if not path.is_file():
-        raise ModelError(f"{expected}, got nothing there")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = archive.getinfo("config.json").file_size
-            if size > _MAX_CONFIG_BYTES:
-                raise ModelError(f"{expected}, got a config of {size:,} bytes")
-            config = json.loads(archive.read("config.json"))
-            found = config["class_name"], config["registered_name"]
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, OSError) as error:
-        raise ModelError(f"{expected}, got something else ({error})") from error
-    if found != ("CommandModel", "speech>CommandModel"):
-        raise ModelError(f"{expected}, got a Keras model of class {found[0]}")

@@ -1,10 +1,9 @@
-"""The one object that infers: whatever the model's file, the same answers."""
+"""The one object that infers: the same answers, whatever the format of the model's file."""
 
 import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 from speech.audio import AudioSource, Waveform, fit_length, load_audio
 from speech.errors import AudioError, ModelError
 from speech.features import FeatureConfig, mfcc
-from speech.formats import metadata as container
-from speech.formats.backends import SUFFIXES, open_model
+from speech.formats.backends import open_model
+from speech.formats.folder import SUFFIXES, ModelFolder
 from speech.formats.metadata import WINDOW_HOPS
 from speech.installation import DEFAULT_MODEL, bundled_models, find_model
+from speech.labels import UNKNOWN
 
 Batch = npt.NDArray[np.float32]
 _BATCH = 32  # recordings in one call of the network
@@ -25,22 +25,40 @@ _BATCH = 32  # recordings in one call of the network
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What was heard.
+    """What a recording of one word says.
 
     Attributes:
         label: The most probable class.
         probability: Its probability, in [0, 1].
         probabilities: That of every class, in the order of the model's labels.
+        accepted: Whether the probability reaches the threshold that the model has for this class;
+            true where it has none.
 
     Example:
         >>> prediction = speech.load().recognize("left.wav")
         >>> prediction.label, prediction.probability == prediction.probabilities["left"]
         ('left', True)
+        >>> print(speech.Prediction("up", 0.34, {"up": 0.34, "no": 0.66}, accepted=False))
+        unknown (perhaps up, 34 %)
     """
 
     label: str
     probability: float
-    probabilities: dict[str, float]
+    probabilities: dict[str, float] = dataclasses.field(repr=False)
+    accepted: bool = True
+
+    @property
+    def answer(self) -> str:
+        """The label if it is accepted, else "unknown"."""
+        return self.label if self.accepted else UNKNOWN
+
+    def __str__(self) -> str:
+        percent = f"{100 * self.probability:.0f} %"
+        return (
+            f"{self.label} ({percent})"
+            if self.accepted
+            else (f"{UNKNOWN} (perhaps {self.label}, {percent})")
+        )
 
 
 class Recognizer:
@@ -52,6 +70,8 @@ class Recognizer:
         features: The preprocessing that the model was trained on; it also decides rate and length.
         infer: Waveforms (n, n_samples) float32 -> probabilities (n, n_classes) float32.
         decoder: Settings of the live decoder that were chosen for this model; empty for defaults.
+        acceptance: For single commands the probability, in [0, 1], that a clip has to reach to be
+            accepted; a command without one always is.
         provenance: Where the model comes from.
         mfcc: Waveforms (n, n_samples) float32 -> MFCC (n, n_frames, n_mfcc) float32; librosa's if
             None.
@@ -75,6 +95,7 @@ class Recognizer:
         infer: Callable[[Batch], Batch],
         *,
         decoder: Mapping[str, Any] | None = None,
+        acceptance: Mapping[str, float] | None = None,
         provenance: Mapping[str, Any] | None = None,
         mfcc: Callable[[Batch], Batch] | None = None,
         windows: Callable[[Waveform], Batch] | None = None,
@@ -84,6 +105,7 @@ class Recognizer:
         self.labels = labels
         self.features = features
         self.decoder = dict(decoder or {})
+        self.acceptance = dict(acceptance or {})
         self.provenance = dict(provenance or {})
         self.file = file
         self._infer = infer
@@ -140,7 +162,13 @@ class Recognizer:
         return rows
 
     def mfcc(self, waveforms: Batch) -> Batch:
-        """What the network hears of such clips: float32 (n, n_frames, n_mfcc), in dB.
+        """The features that the network is given of such clips, in dB.
+
+        Args:
+            waveforms: As for ``probabilities``.
+
+        Returns:
+            float32 (n, n_frames, n_mfcc).
 
         Raises:
             ModelError: As ``probabilities``.
@@ -184,7 +212,7 @@ class Recognizer:
     def recognize_waveform(self, waveform: Waveform) -> Prediction:
         """The same for samples (n,) float32 that are already at the model's rate."""
         clip = fit_length(waveform, self.features.n_samples)
-        return self._prediction(self.probabilities(clip[np.newaxis])[0])
+        return self.prediction(self.probabilities(clip[np.newaxis])[0])
 
     def recognize_many(self, sources: Iterable[AudioSource]) -> Iterator[Prediction]:
         """The predictions of many recordings in their order, several in one call of the network.
@@ -208,14 +236,17 @@ class Recognizer:
                     break
                 clips.append(fit_length(waveform, features.n_samples))
             if clips:
-                yield from map(self._prediction, self.probabilities(np.stack(clips)))
+                yield from map(self.prediction, self.probabilities(np.stack(clips)))
             if error is not None:
                 raise error
 
-    def _prediction(self, row: npt.NDArray[np.float32]) -> Prediction:
-        best = int(row.argmax())
-        each = dict(zip(self.labels, map(float, row), strict=True))
-        return Prediction(self.labels[best], float(row[best]), each)
+    def prediction(self, probabilities: npt.NDArray[np.floating[Any]]) -> Prediction:
+        """One row of ``probabilities``, (n_classes,), as a prediction."""
+        best = int(probabilities.argmax())
+        label, probability = self.labels[best], float(probabilities[best])
+        by_label = dict(zip(self.labels, map(float, probabilities), strict=True))
+        accepted = probability >= self.acceptance.get(label, 0.0)
+        return Prediction(label, probability, by_label, accepted)
 
 
 def recognize_many(
@@ -259,38 +290,26 @@ def load(path: str | os.PathLike[str] = DEFAULT_MODEL, *, threads: int = 1) -> R
             than the one beside it, or what runs it is not installed.
     """
     path = find_model(path)
-    candidates = [path / f"model{suffix}" for suffix in SUFFIXES] if path.is_dir() else [path]
-    file = next((file for file in candidates if file.is_file()), None)
+    folder = ModelFolder(path)
+    file = path if path.is_file() else folder.preferred
     if file is None or file.suffix not in SUFFIXES:
         raise ModelError(
             f"{path}: expected a folder with a model, a {', '.join(SUFFIXES)} file or a bundled "
             f"model's name ({', '.join(bundled_models())}), got "
-            f"{'another file' if file else 'nothing there'}; make one with: speech train"
+            f"{'another file' if file else 'no file there'}; make one with: speech train"
         )
     if path.is_dir():
-        _refuse_stale(file)
+        folder.refuse_stale(file)
     model = open_model(file, threads)
     return Recognizer(
-        path.name if path.is_dir() else path.stem,
-        model.labels,
-        model.features,
+        path.absolute().name if path.is_dir() else path.stem,
+        model.config.labels,
+        model.config.features,
         model.infer,
-        decoder=model.decoder,
-        provenance=model.provenance,
+        decoder=model.config.decoder,
+        acceptance=model.config.acceptance,
+        provenance=model.config.provenance,
         mfcc=model.mfcc,
         windows=model.windows,
         file=f"{file.name} ({model.precision})",
     )
-
-
-def _refuse_stale(file: Path) -> None:
-    """An export must be that of the ``model.keras`` beside it, if there is one."""
-    trained = file.with_name("model.keras")
-    if file == trained or not trained.is_file():
-        return
-    metadata, _ = container.read(file)
-    if metadata.keras_sha256 != container.sha256(trained):
-        raise ModelError(
-            f"{file}: expected the export of the model.keras beside it, got that of another one; "
-            f"make it anew with: speech export {file.parent}"
-        )

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 
 from speech.features import FeatureConfig, mfcc
-from speech.formats import metadata as container
-from speech.formats.export import synthesised_clips
-from speech.formats.metadata import Metadata
+from speech.files import sha256
+from speech.formats.export import synthetic_clips
+from speech.formats.metadata import Metadata, attach
 from speech.formats.to_litert import write_litert
 from speech.formats.to_onnx import write_onnx
 from speech.formats.weights import FrontEnd, Network
@@ -30,28 +30,21 @@ def model(
         temperature=2.0,
         decoder={"threshold": 0.9},
         provenance={"seed": 7},
+        acceptance={"low": 0.4},
     )
     rng = np.random.default_rng(1)
     for layer in made.conv_blocks:
         if "norm" in layer.name:
             size = layer.get_weights()[0].shape
             layer.set_weights([rng.uniform(0.5, 1.5, size) for _ in range(4)])
-    made.normalization.adapt(mfcc(synthesised_clips(features, 20, seed=2), features))
+    made.normalization.adapt(mfcc(synthetic_clips(features, 20, seed=2), features))
     kernel, bias = made.classifier.get_weights()
     made.classifier.set_weights([8 * kernel, bias])
     return made
 
 
 def described(made: CommandModel, precision: str = "float32", keras_sha256: str = "") -> Metadata:
-    return Metadata(
-        labels=made.labels,
-        features=made.features,
-        temperature=made.temperature,
-        decoder=made.decoder,
-        provenance=made.provenance,
-        precision=precision,
-        keras_sha256=keras_sha256,
-    )
+    return Metadata.describing(made.config(), precision, keras_sha256)
 
 
 def write(made: CommandModel, path: Path, precision: str = "float32") -> Path:
@@ -73,13 +66,13 @@ def write_described(
     """The model as a file with metadata, its own if none is given."""
     write(made, path, precision)
     metadata = metadata or described(made, precision)
-    path.write_bytes(container.attach(path.read_bytes(), metadata, path.suffix))
+    path.write_bytes(attach(path.read_bytes(), metadata, path.suffix))
     return path
 
 
 def folder(root: Path, made: CommandModel) -> Path:
     """A model's folder with ``model.keras`` and its export as ``model.onnx``."""
     save_model(made, root / "model.keras")
-    digest = container.sha256(root / "model.keras")
+    digest = sha256(root / "model.keras")
     write_described(made, root / "model.onnx", described(made, keras_sha256=digest))
     return root

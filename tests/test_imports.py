@@ -21,9 +21,11 @@ SOURCES = {
 # What stands in a layer may be imported by the layers below it. A room may also import itself.
 LAYERS = (
     ("errors",),
-    ("files", "config", "environment", "installation", "labels", "progress"),
+    ("files", "config", "environment", "installation", "labels", "progress", "child"),
     ("audio_files",),
     ("audio", "features"),
+    ("architecture",),
+    ("keras_file",),
     ("model", "detection", "data"),
     ("formats",),
     ("recognizer",),
@@ -46,7 +48,7 @@ ANYWHERE = {
     "onnx": {"formats.to_onnx"},
     "onnxruntime": {"formats"},
     "ai_edge_litert": {"formats"},
-    "h5py": {"formats.inspection"},
+    "h5py": {"keras_file", "model"},
     "soundfile": {"audio", "evaluation.robustness"},
     "soxr": {"audio", "stream", "evaluation.robustness"},
     "sounddevice": {"live.microphone"},

@@ -20,9 +20,8 @@ from speech.evaluation.markdown import code, interval, table
 from speech.evaluation.measure import Evaluation, measure
 from speech.evaluation.metrics import ClipMetrics, calibration_is_thin, wilson_interval
 from speech.evaluation.training_data import device_phrase, license_section, voices_sentences
-from speech.files import write_json, write_text
-from speech.formats import metadata
-from speech.formats.backends import SUFFIXES
+from speech.files import sha256, write_json, write_text
+from speech.formats.folder import ModelFolder
 from speech.recognizer import Recognizer
 
 WEAK_BELOW = 0.95  # recall of a label that the card names as weak
@@ -191,17 +190,13 @@ def changed_files(folder: Path) -> list[str] | None:
     named = {name: digest for digest, name in re.findall(_DIGEST_LINE, text, re.MULTILINE)}
     if not named:
         return None
-    found = {path.name: metadata.sha256(path) for path in _model_files(folder)}
+    found = {path.name: sha256(path) for path in ModelFolder(folder).model_files}
     return sorted(name for name in named | found if named.get(name) != found.get(name))
-
-
-def _model_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("model*") if path.suffix in SUFFIXES)
 
 
 def _digests(folder: Path) -> list[str]:
     """A section of lines that ``sha256sum -c`` understands; none where no model lies there."""
-    lines = [f"{metadata.sha256(path)}  {path.name}\n" for path in _model_files(folder)]
+    lines = [f"{sha256(path)}  {path.name}\n" for path in ModelFolder(folder).model_files]
     return [_DIGESTS.format(lines="".join(lines))] if lines else []
 
 

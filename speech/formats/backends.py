@@ -1,6 +1,7 @@
 """Running a model's file, whatever its format: waveforms in, probabilities or MFCC out."""
 
 import dataclasses
+import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from speech import keras_file
+from speech.architecture import ModelConfig
 from speech.audio import Waveform
 from speech.errors import ModelError
-from speech.features import FeatureConfig, mfcc
-from speech.formats import inspection
-from speech.formats import metadata as container
-from speech.formats.metadata import WINDOW_HOPS, Metadata
+from speech.features import mfcc
+from speech.formats.metadata import WINDOW_HOPS, Metadata, read
 from speech.installation import install_command
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 Batch = npt.NDArray[np.float32]
 Function = Callable[[Batch], Batch]
 
-SUFFIXES = (".onnx", ".tflite", ".keras")
 _CLIPS, _WINDOWS = 8, 32  # in one run: more do not stay in the cache of the processor
 
 
@@ -33,53 +33,42 @@ class Runnable:
     """A model that is ready to run.
 
     Attributes:
-        labels: Names of the classes, in the order of the outputs.
-        features: The preprocessing.
+        config: Labels, features and all else that inference has to know.
         infer: Waveforms float32 (n, n_samples) -> probabilities float32 (n, n_classes).
         mfcc: Waveforms float32 (n, n_samples) -> MFCC float32 (n, n_frames, n_mfcc).
         windows: Waveform float32 (n,), n >= n_samples -> probabilities float32 of the windows that
             begin every ``WINDOW_HOPS`` hops, with the MFCC of each frame computed once; None where
             that cannot be.
-        decoder: Settings of the live decoder that were chosen for the model; empty for defaults.
-        provenance: Where the model comes from.
         precision: Of the weights: ``float32``, ``float16`` or ``int8``.
     """
 
-    labels: tuple[str, ...]
-    features: FeatureConfig
+    config: ModelConfig
     infer: Function
     mfcc: Function
-    windows: Callable[[Waveform], Batch] | None
-    decoder: Mapping[str, Any]
-    provenance: Mapping[str, Any]
-    precision: str
+    windows: Callable[[Waveform], Batch] | None = None
+    precision: str = "float32"
 
 
 def load_keras(path: Path) -> "CommandModel":
-    """The one door for ``.keras`` files: looked through before Keras is imported, then built.
+    """A ``.keras`` file as a network; the file is read before Keras is imported.
 
     Raises:
         ModelError: Not a model of this project, damaged, or Keras is not installed.
     """
     try:
-        inspection.check(path)
-        import keras  # noqa: F401
-
-        from speech.model import load_model
+        config, weights = keras_file.read(path)
+        from speech.model import build_model
     except ImportError as error:
         raise ModelError(
             f"{path}: expected Keras to be installed to open it, got none ({error}); "
             f"install it with: {install_command('train')}"
         ) from error
-    return load_model(path)
+    return build_model(path, config, weights)
 
 
 def check(path: Path) -> None:
     """Refuse a model's file that ``open_model`` would refuse before running it, and run nothing."""
-    if path.suffix == ".keras":
-        inspection.check(path)
-    else:
-        container.read(path)
+    (keras_file.read if path.suffix == ".keras" else read)(path)
 
 
 def open_model(path: Path, threads: int = 1) -> Runnable:
@@ -95,7 +84,7 @@ def open_model(path: Path, threads: int = 1) -> Runnable:
     """
     if path.suffix == ".keras":
         return _open_keras(path)
-    metadata, model = container.read(path)
+    metadata, model = read(path)
     missing = "onnxruntime" if path.suffix == ".onnx" else "ai-edge-litert"
     extras = () if path.suffix == ".onnx" else ("export",)
     try:
@@ -119,13 +108,10 @@ def _runnable(
     windows: Callable[[Waveform], Batch] | None = None,
 ) -> Runnable:
     return Runnable(
-        metadata.labels,
-        metadata.features,
+        metadata,
         lambda waveforms: run("probabilities", waveforms),
         lambda waveforms: run("mfcc", waveforms),
         windows,
-        metadata.decoder,
-        metadata.provenance,
         metadata.precision,
     )
 
@@ -141,7 +127,11 @@ def _onnx(model: bytes, metadata: Metadata, threads: int) -> Runnable:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 4  # what is fatal: errors are raised
+    # weights that lie in other files are looked for where there is nothing
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", f"{os.devnull}-none"
+    )
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     features, n_classes = metadata.features, len(metadata.labels)
     shapes: dict[str, list[Any]] = {
@@ -219,13 +209,4 @@ def _open_keras(path: Path) -> Runnable:
         logits = model.predict_on_batch(mfcc(waveforms, model.features))
         return np.asarray(keras.ops.softmax(logits / model.temperature), np.float32)
 
-    return Runnable(
-        model.labels,
-        model.features,
-        infer,
-        lambda waveforms: mfcc(waveforms, model.features),
-        None,
-        model.decoder,
-        model.provenance,
-        "float32",
-    )
+    return Runnable(model.config(), infer, lambda waveforms: mfcc(waveforms, model.features))

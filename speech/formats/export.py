@@ -1,33 +1,28 @@
 """From a ``.keras`` file to one self-contained ONNX or LiteRT file, compared before it is named.
 
-The work is done by a child process (``python -m speech.formats.export JOB``), since a converter
-that fails may take its process along: it writes the file, runs it, and reports how far its answers
-lie from those of librosa and Keras. The parent decides, and only then does the file get its name.
+The work is done by a child process, since a converter that fails may take its process along: it
+writes the file, runs it, and reports how far its answers lie from those of librosa and Keras. The
+parent decides, and only then does the file get its name.
 """
 
 import dataclasses
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from speech import child, keras_file
 from speech.data.evaluation_set import ClipSet, evaluation_set
 from speech.data.recordings import Recordings
-from speech.errors import ModelError, SpeechError
+from speech.errors import ModelError
 from speech.features import FeatureConfig
-from speech.files import replacing
-from speech.formats import inspection
-from speech.formats import metadata as container
+from speech.files import replacing, sha256
 from speech.formats.backends import Runnable, load_keras, open_model
-from speech.formats.metadata import Metadata
+from speech.formats.folder import ModelFolder
+from speech.formats.metadata import Metadata, attach
 from speech.installation import install_command
 from speech.labels import LabelSet
 
@@ -54,11 +49,13 @@ FORMATS = {
     "tflite-float16": Format("model-float16.tflite", "float16", None),
     "tflite-int8": Format("model-int8.tflite", "int8", None),
 }
-MAX_PROBABILITY_DIFFERENCE = 1e-4  # of an unquantised file
-MAX_ACCURACY_LOSS = 0.003  # of a quantised one
+MAX_PROBABILITY_DIFFERENCE = 1e-4  # of a file that is not quantized
+MAX_ACCURACY_LOSS = 0.003  # of a quantized one
 MAX_LABELS_MOVED = 0.005
-_SYNTHESISED = 1000
+_N_SYNTHETIC = 1000
 _TOSS_UP = 0.1
+# the LSTM of a graphics card does not convert
+_CHILD = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +63,13 @@ class Comparison:
     """How the answers of a file differ from those of librosa and Keras.
 
     Attributes:
-        clips: Which clips: ``validation`` or ``synthesised``.
-        n: How many.
+        clips: Which clips: ``validation`` or ``synthetic``.
+        n: Number of clips.
         mfcc: Largest absolute difference of an MFCC, in dB.
         probability: Largest absolute difference of a probability.
         moved: Clips with another label.
-        accuracy_before: Share of clips that Keras has right; None where there is no truth.
-        accuracy: Share that the file has right.
+        accuracy_before: Accuracy of Keras, in [0, 1]; None where the clips have no labels.
+        accuracy: Accuracy of the file.
     """
 
     clips: str
@@ -103,7 +100,7 @@ def validation_clips(recordings: Recordings, labels: Sequence[str]) -> ClipSet:
     if label_set.labels != tuple(labels):
         raise ModelError(
             f"expected labels that are words, then unknown and silence, got {', '.join(labels)}; "
-            "export without --data"
+            "export without validation clips"
         )
     return evaluation_set(recordings, label_set)
 
@@ -113,40 +110,46 @@ def export(
 ) -> Exported:
     """Make a file that maps waveforms to probabilities, without librosa, Keras or TensorFlow.
 
-    It holds the front end, the network, its temperature, and ``container.Metadata``. Its outputs
-    are ``probabilities`` and ``mfcc``, its input is ``waveform``, float32 (n, n_samples); of LiteRT
-    n is one.
+    It holds the front end, the network, its temperature, and ``Metadata``. Its outputs are
+    ``probabilities`` and ``mfcc``, its input is ``waveform``, float32 (n, n_samples); of LiteRT n
+    is one.
 
     Args:
         model: The folder of a model, or its ``.keras`` file.
         kind: One of ``FORMATS``.
         out: Folder of the file; that of the model if None.
-        clips: Validation clips to compare on, besides synthesised ones.
+        clips: Validation clips to compare on, besides synthetic ones.
 
     Raises:
         ModelError: Not a model, what converts it is not installed, or the answers of the file
-            differ: by more than rounding if it is not quantised, else by more than 0.3 points of
+            differ: by more than rounding if it is not quantized, else by more than 0.3 points of
             accuracy or by more than 0.5 % of the labels.
     """
-    keras_file = model / "model.keras" if model.is_dir() else model
+    trained = ModelFolder(model).keras if model.is_dir() else model
     if kind not in FORMATS:
         raise ModelError(
             f"expected a format of {', '.join(FORMATS)}, got {kind!r}; choose one of these"
         )
-    if not keras_file.is_file():
+    if not trained.is_file():
         raise ModelError(
-            f"{keras_file}: expected a .keras file to export, got nothing there; "
+            f"{trained}: expected a .keras file to export, got no file there; "
             "make one with: speech train"
         )
     if lacking := missing_packages(kind):
         raise ModelError(
-            f"{keras_file}: expected what exports it to {kind}, got no {', '.join(lacking)}; "
+            f"{trained}: expected what exports it to {kind}, got no {', '.join(lacking)}; "
             f"install it with: {install_command('train', 'export')}"
         )
-    inspection.check(keras_file)
-    target = (out or keras_file.parent) / FORMATS[kind].file
-    with tempfile.TemporaryDirectory() as folder, replacing(target) as part:
-        comparisons = _in_child(Path(folder), keras_file, kind, part, clips)
+    keras_file.read(trained)  # refused here, in a moment
+    target = (out or trained.parent) / FORMATS[kind].file
+    with replacing(target) as part:
+        try:
+            comparisons = child.call(_convert, trained, kind, part, clips, environment=_CHILD)
+        except child.ChildError as error:
+            raise ModelError(
+                f"{trained}: expected to become {target.name}, got {error}; choose another format "
+                f"of {', '.join(FORMATS)}"
+            ) from error
         _refuse_other_answers(target, FORMATS[kind], comparisons)
         size = part.stat().st_size
     return Exported(target, size, comparisons)
@@ -158,7 +161,7 @@ def missing_packages(kind: str = "onnx") -> tuple[str, ...]:
     return tuple(name for name in ("keras", "librosa", *wanted) if find_spec(name) is None)
 
 
-def synthesised_clips(features: FeatureConfig, n: int = _SYNTHESISED, seed: int = 0) -> Batch:
+def synthetic_clips(features: FeatureConfig, n: int = _N_SYNTHETIC, seed: int = 0) -> Batch:
     """Clips that are unlike each other: noise, tones, sweeps, pulses, clipped, with DC, silent.
 
     Args:
@@ -212,37 +215,6 @@ def synthesised_clips(features: FeatureConfig, n: int = _SYNTHESISED, seed: int 
     return clips
 
 
-# --- the parent ---------------------------------------------------------------------------------
-
-
-def _in_child(
-    folder: Path, keras_file: Path, kind: str, part: Path, clips: ClipSet | None
-) -> tuple[Comparison, ...]:
-    if clips is not None:
-        np.savez(folder / "clips.npz", waveforms=clips.waveforms, truth=clips.truth)
-    job, report = folder / "job.json", folder / "report.json"
-    job.write_text(json.dumps({"keras": str(keras_file), "kind": kind, "part": str(part)}))
-    # the LSTM of a graphics card does not convert
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "speech.formats.export", str(job)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        errors="replace",
-    )
-    if done.returncode or not report.is_file():
-        said = done.stderr.strip().splitlines() or ["nothing"]
-        raise ModelError(
-            f"{keras_file}: expected to become {FORMATS[kind].file}, got exit status "
-            f"{done.returncode} of the converter: {said[-1]}; choose another --to"
-        )
-    fields = json.loads(report.read_text("utf-8"))
-    if "error" in fields:
-        raise ModelError(fields["error"])
-    return tuple(Comparison(**each) for each in fields["comparisons"])
-
-
 def _refuse_other_answers(target: Path, wanted: Format, comparisons: Sequence[Comparison]) -> None:
     exact = wanted.mfcc is not None
     for c in comparisons if exact else comparisons[:1]:
@@ -263,58 +235,40 @@ def _refuse_other_answers(target: Path, wanted: Format, comparisons: Sequence[Co
         if beyond:
             raise ModelError(
                 f"{target}: expected the answers of librosa and Keras on {c.n:,} {c.clips} clips, "
-                f"got other ones: {', '.join(beyond)}; nothing was written; choose another --to"
+                f"got other ones: {', '.join(beyond)}; nothing was written; choose another format "
+                f"of {', '.join(FORMATS)}"
             )
 
 
-# --- the child ----------------------------------------------------------------------------------
+# --- in the child -------------------------------------------------------------------------------
 
 
-def _work(job: Path) -> None:
-    """Write the file that the job asks for, compare it, and report."""
-    fields = json.loads(job.read_text("utf-8"))
-    saved = job.with_name("clips.npz")
-    try:
-        comparisons = _convert(Path(fields["keras"]), fields["kind"], Path(fields["part"]), saved)
-        content: Mapping[str, Any] = {"comparisons": [vars(each) for each in comparisons]}
-    except SpeechError as error:
-        content = {"error": str(error)}
-    job.with_name("report.json").write_text(json.dumps(content), "utf-8")
-
-
-def _convert(keras_file: Path, kind: str, part: Path, saved: Path) -> list[Comparison]:
+def _convert(trained: Path, kind: str, part: Path, clips: ClipSet | None) -> tuple[Comparison, ...]:
+    """Write the file and compare it."""
     from speech.formats.to_litert import write_litert
     from speech.formats.to_onnx import write_onnx
     from speech.formats.weights import FrontEnd, Network
 
-    digest = container.sha256(keras_file)  # before reading: a file that changes is not this one
-    model = load_keras(keras_file)
-    features, precision = model.features, FORMATS[kind].precision
+    digest = sha256(trained)  # before reading: a file that changes is not this one
+    model = load_keras(trained)
+    config, precision = model.config(), FORMATS[kind].precision
     write = write_onnx if part.suffix == ".onnx" else write_litert
-    write(FrontEnd.from_features(features), Network.from_model(model), features, part, precision)
-    metadata = Metadata(
-        labels=model.labels,
-        features=features,
-        temperature=model.temperature,
-        decoder=model.decoder,
-        provenance=model.provenance,
-        precision=precision,
-        keras_sha256=digest,
-    )
-    part.write_bytes(container.attach(part.read_bytes(), metadata, part.suffix))
-    expected, made = open_model(keras_file), open_model(part)
+    front = FrontEnd.from_features(config.features)
+    write(front, Network.from_model(model), config.features, part, precision)
+    metadata = Metadata.describing(config, precision, digest)
+    part.write_bytes(attach(part.read_bytes(), metadata, part.suffix))
+    expected, made = open_model(trained), open_model(part)
     comparisons = []
-    if saved.exists():
-        with np.load(saved) as clips:
-            comparisons.append(_compare(expected, made, clips["waveforms"], clips["truth"]))
+    if clips is not None:
+        comparisons.append(_compare(expected, made, clips.waveforms, clips.truth))
     # noise without a meaning is a toss-up thirty times as often as speech; a label that Keras gives
     # by chance says nothing, unless the model is a toss-up throughout
-    synthesised = synthesised_clips(features)
-    best = np.sort(_in_batches(expected.infer, synthesised), axis=1)
+    synthetic = synthetic_clips(config.features)
+    best = np.sort(_in_batches(expected.infer, synthetic), axis=1)
     decided = best[:, -1] - best[:, -2] >= _TOSS_UP
-    synthesised = synthesised[decided] if decided.mean() > 0.5 else synthesised
-    comparisons.append(_compare(expected, made, synthesised, None))
-    return comparisons
+    synthetic = synthetic[decided] if decided.mean() > 0.5 else synthetic
+    comparisons.append(_compare(expected, made, synthetic, None))
+    return tuple(comparisons)
 
 
 def _in_batches(function: Callable[[Batch], Batch], waveforms: Batch) -> Batch:
@@ -327,7 +281,7 @@ def _compare(
     right, found = (_in_batches(one.infer, waveforms) for one in (expected, made))
     before, after = right.argmax(axis=1), found.argmax(axis=1)
     return Comparison(
-        clips="synthesised" if truth is None else "validation",
+        clips="synthetic" if truth is None else "validation",
         n=len(waveforms),
         mfcc=float(
             np.abs(_in_batches(made.mfcc, waveforms) - _in_batches(expected.mfcc, waveforms)).max()
@@ -337,7 +291,3 @@ def _compare(
         accuracy_before=None if truth is None else float(np.mean(before == truth)),
         accuracy=None if truth is None else float(np.mean(after == truth)),
     )
-
-
-if __name__ == "__main__":
-    _work(Path(sys.argv[1]))

@@ -1,6 +1,5 @@
 import dataclasses
-import subprocess
-import sys
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,16 +8,16 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from speech.audio import to_float
+from speech import child
 from speech.data.corpus import index_corpus
-from speech.data.evaluation_set import ClipSet, evaluation_set
+from speech.data.evaluation_set import evaluation_set
 from speech.errors import ModelError
 from speech.features import FeatureConfig, mfcc
+from speech.files import sha256
 from speech.formats import export
-from speech.formats import metadata as container
 from speech.formats.backends import Runnable, open_model
-from speech.formats.export import FORMATS, Comparison, synthesised_clips, validation_clips
-from speech.formats.metadata import WINDOW_HOPS
+from speech.formats.export import FORMATS, Comparison, synthetic_clips, validation_clips
+from speech.formats.metadata import WINDOW_HOPS, read
 from speech.formats.weights import FrontEnd
 from speech.model import Architecture, CommandModel, save_model
 from tests import exports, tiny
@@ -50,7 +49,7 @@ FRONT_ENDS = {
 
 
 def clips(features: FeatureConfig, n: int = 25) -> np.ndarray:
-    return synthesised_clips(features, n)
+    return synthetic_clips(features, n)
 
 
 def keras_probabilities(model: CommandModel, x: np.ndarray) -> np.ndarray:
@@ -63,8 +62,8 @@ def assert_the_same(made: Runnable, model: CommandModel, decibels: float) -> Non
     np.testing.assert_allclose(made.mfcc(x), mfcc(x, model.features), atol=decibels, rtol=0)
     np.testing.assert_allclose(made.infer(x), keras_probabilities(model, x), atol=1e-4, rtol=0)
     assert made.infer(x).dtype == made.mfcc(x).dtype == np.float32
-    assert made.labels == model.labels
-    assert made.features == model.features
+    assert made.config.labels == model.labels
+    assert made.config.features == model.features
 
 
 @pytest.mark.parametrize("architecture", SHAPES.values(), ids=SHAPES)
@@ -72,8 +71,8 @@ def test_onnx_answers_as_keras_does_whatever_the_shape_of_the_network(architectu
     model = exports.model(architecture)
     made = open_model(exports.write_described(model, tmp_path / "model.onnx"))
     assert_the_same(made, model, 1e-3)
-    assert made.decoder == {"threshold": 0.9}
-    assert made.provenance == {"seed": 7}
+    assert made.config.decoder == {"threshold": 0.9}
+    assert made.config.provenance == {"seed": 7}
 
 
 @pytest.mark.parametrize("features", FRONT_ENDS.values(), ids=FRONT_ENDS)
@@ -97,7 +96,7 @@ def test_litert_answers_as_keras_does(architecture, tmp_path):
 @pytest.mark.parametrize(
     "kind", ["onnx-int8", *(pytest.param(k, marks=pytest.mark.slow) for k in FORMATS if "-" in k)]
 )
-def test_a_quantised_file_is_smaller_and_its_front_end_is_not_quantised(kind, tmp_path):
+def test_a_quantized_file_is_smaller_and_its_front_end_is_not_quantized(kind, tmp_path):
     features = FeatureConfig()
     model = exports.model(Architecture((32,), 1, 64), features)
     target = tmp_path / FORMATS[kind].file
@@ -175,7 +174,7 @@ def assert_onnx_is_keras(x: np.ndarray) -> None:
 
 
 def test_the_shipped_onnx_hears_a_thousand_strange_clips_as_librosa_and_keras_do():
-    x = synthesised_clips(FeatureConfig(), 1000, seed=1)
+    x = synthetic_clips(FeatureConfig(), 1000, seed=1)
     assert {0.0, 0.5} <= {float(np.abs(clip).max()) for clip in x}, "silence and DC"
     assert np.count_nonzero(np.abs(x).max(axis=1) == 1) > 50, "clipped"
     assert_onnx_is_keras(x)
@@ -191,8 +190,8 @@ def test_the_shipped_onnx_hears_a_thousand_real_clips_as_librosa_and_keras_do(sp
 
 
 def test_the_shipped_onnx_is_that_of_the_shipped_keras_file():
-    metadata, _ = container.read(SHIPPED / "model.onnx")
-    assert metadata.keras_sha256 == container.sha256(SHIPPED / "model.keras")
+    metadata, _ = read(SHIPPED / "model.onnx")
+    assert metadata.keras_sha256 == sha256(SHIPPED / "model.keras")
 
 
 # --- export(): a child makes the file, the parent decides ---------------------------------------
@@ -212,16 +211,16 @@ def exported(trained, tmp_path_factory):
     return export.export(trained, clips=found)
 
 
-def test_the_file_is_compared_on_speech_and_on_synthesised_clips_before_it_has_its_name(
+def test_the_file_is_compared_on_speech_and_on_synthetic_clips_before_it_has_its_name(
     exported, trained
 ):
     assert exported.path == trained / "model.onnx"
     assert exported.size == exported.path.stat().st_size
-    speech, synthesised = exported.comparisons
-    assert (speech.clips, synthesised.clips) == ("validation", "synthesised")
+    speech, synthetic = exported.comparisons
+    assert (speech.clips, synthetic.clips) == ("validation", "synthetic")
     assert speech.accuracy == speech.accuracy_before
     assert speech.accuracy is not None
-    assert synthesised.accuracy is None
+    assert synthetic.accuracy is None
     for each in exported.comparisons:
         assert each.moved == 0
         assert each.mfcc < 1e-3
@@ -229,47 +228,40 @@ def test_the_file_is_compared_on_speech_and_on_synthesised_clips_before_it_has_i
 
 
 def test_the_file_says_what_keras_knew_and_from_which_file_it_was_made(exported, trained):
-    metadata, _ = container.read(exported.path)
+    metadata, _ = read(exported.path)
     assert metadata.labels == exports.LABELS
     assert metadata.features == tiny.FEATURES
     assert metadata.temperature == 2.0
     assert metadata.decoder == {"threshold": 0.9}
     assert metadata.provenance == {"seed": 7}
     assert metadata.precision == "float32"
-    assert metadata.keras_sha256 == container.sha256(trained / "model.keras")
+    assert metadata.keras_sha256 == sha256(trained / "model.keras")
 
 
 def test_the_validation_clips_are_those_of_the_evaluation(tmp_path):
     recordings = tiny.recordings(tmp_path)
     found = validation_clips(recordings, exports.LABELS)
     assert found.names == evaluation_set(recordings, tiny.LABELS).names
-    with pytest.raises(ModelError, match="without --data"):
+    with pytest.raises(ModelError, match="without validation clips"):
         validation_clips(recordings, ("unknown", "low", "high"))
 
 
-def with_report(report: str) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """A child that writes half a file and this report."""
+def child_that(comparisons: tuple[Comparison, ...]) -> Callable[..., tuple[Comparison, ...]]:
+    """In place of ``child.call``: half a file, and this report."""
 
-    def run(command, **_: object) -> subprocess.CompletedProcess[str]:
-        import json
+    def call(_: object, trained: Path, kind: str, part: Path, *rest: object, **named: object):
+        part.write_bytes(b"half")
+        return comparisons
 
-        job = Path(command[-1])
-        Path(json.loads(job.read_text())["part"]).write_bytes(b"half")
-        job.with_name("report.json").write_text(report)
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    return run
+    return call
 
 
 def test_a_file_with_other_answers_is_refused_with_the_figures_and_the_old_one_stays(
     trained, exported, monkeypatch, refused
 ):
     before = exported.path.read_bytes()
-    figures = dataclasses.asdict(exported.comparisons[0]) | {"probability": 0.25, "moved": 8}
-    import json
-
-    report = json.dumps({"comparisons": [figures]})
-    monkeypatch.setattr("speech.formats.export.subprocess.run", with_report(report))
+    other = dataclasses.replace(exported.comparisons[0], probability=0.25, moved=8)
+    monkeypatch.setattr(child, "call", child_that((other,)))
     message = refused(ModelError, lambda: export.export(trained))
     assert "probability 0.25 (at most 0.0001)" in message
     assert "share of labels moved" in message
@@ -278,7 +270,7 @@ def test_a_file_with_other_answers_is_refused_with_the_figures_and_the_old_one_s
 
 
 GOOD = Comparison("validation", 1000, 1e-4, 1e-6, 0, 0.96, 0.96)
-STRANGE = Comparison("synthesised", 1000, 1e-4, 1e-6, 0)
+STRANGE = Comparison("synthetic", 1000, 1e-4, 1e-6, 0)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +289,7 @@ STRANGE = Comparison("synthesised", 1000, 1e-4, 1e-6, 0)
         ("tflite-int8", {"accuracy": float("nan")}, "loss of accuracy nan"),
     ],
 )
-def test_what_may_differ_is_rounding_or_if_quantised_three_tenths_of_a_point(
+def test_what_may_differ_is_rounding_or_if_quantized_three_tenths_of_a_point(
     kind, changes, complaint
 ):
     found = [dataclasses.replace(GOOD, **changes), STRANGE]
@@ -309,14 +301,15 @@ def test_what_may_differ_is_rounding_or_if_quantised_three_tenths_of_a_point(
         export._refuse_other_answers(Path("x.onnx"), FORMATS[kind], found)
 
 
+def crash(*_: object) -> None:
+    """In place of the converter, in the child."""
+    os.abort()
+
+
 def test_a_converter_that_crashes_takes_no_more_than_its_file_along(
     trained, tmp_path, monkeypatch, refused
 ):
-    crash = [sys.executable, "-c", "import os; os.abort()"]
-    run = subprocess.run
-    monkeypatch.setattr(
-        "speech.formats.export.subprocess.run", lambda _, **kwargs: run(crash, **kwargs)
-    )
+    monkeypatch.setattr(export, "_convert", crash)
     message = refused(ModelError, lambda: export.export(trained, out=tmp_path))
     assert "exit status -6" in message
     assert not list(tmp_path.iterdir())
@@ -341,25 +334,9 @@ def test_without_the_packages_that_convert_the_message_says_how_to_get_them(
     assert "pip install -e '.[train,export]'" in message
 
 
-def test_synthesised_clips_are_the_same_for_everybody_and_unlike_each_other():
-    x = synthesised_clips(tiny.FEATURES, 50)
-    np.testing.assert_array_equal(x, synthesised_clips(tiny.FEATURES, 50))
+def test_synthetic_clips_are_the_same_for_everybody_and_unlike_each_other():
+    x = synthetic_clips(tiny.FEATURES, 50)
+    np.testing.assert_array_equal(x, synthetic_clips(tiny.FEATURES, 50))
     assert x.dtype == np.float32
     assert np.abs(x).max() == 1
     assert len(np.unique(x.round(4), axis=0)) == len(x)
-
-
-def test_a_clip_set_crosses_to_the_child_unchanged(trained, tmp_path, monkeypatch):
-    given = ClipSet(("a",), to_float(np.arange(6400, dtype=np.int16)[np.newaxis]), np.array([1]))
-    seen = {}
-
-    def run(command, **_: object) -> subprocess.CompletedProcess[str]:
-        with np.load(Path(command[-1]).with_name("clips.npz")) as saved:
-            seen.update(saved)
-        return subprocess.CompletedProcess(command, 1, "", "stop")
-
-    monkeypatch.setattr("speech.formats.export.subprocess.run", run)
-    with pytest.raises(ModelError, match="stop"):
-        export.export(trained, out=tmp_path, clips=given)
-    np.testing.assert_array_equal(seen["waveforms"], given.waveforms)
-    np.testing.assert_array_equal(seen["truth"], given.truth)

@@ -7,14 +7,15 @@ campaign.
 import functools
 import json
 import os
-import subprocess
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from speech.formats import export, inspection, metadata
+from speech import child, keras_file
+from speech.files import sha256
+from speech.formats import export, metadata
 from speech.model import save_model
 from speech.training.trainer import train
 from tests import exports, tiny
@@ -48,15 +49,10 @@ def trained(folder: Path, run: Path, *, resume: bool) -> list[np.ndarray]:
 
 def export_here(model: Path) -> None:
     """``speech export`` with its converter in this process, so that a signal meets both."""
-
-    def run(command, **_: object) -> subprocess.CompletedProcess[str]:
-        export._work(Path(command[-1]))
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    fewer = functools.partial(export.synthesised_clips, n=60)
+    fewer = functools.partial(export.synthetic_clips, n=60)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "synthesised_clips", fewer)
-        patch.setattr("speech.formats.export.subprocess.run", run)
+        patch.setattr(export, "synthetic_clips", fewer)
+        patch.setattr(child, "call", lambda function, *given, environment: function(*given))
         export.export(model)
 
 
@@ -76,7 +72,7 @@ def check_run(run: Path) -> int:
             assert all(saved[name] is not None for name in saved.files)
             epochs = len(json.loads(str(saved["history"])))
     if (run / "model.keras").exists():
-        inspection.check(run / "model.keras")
+        keras_file.read(run / "model.keras")
     return epochs
 
 
@@ -117,7 +113,7 @@ def killed_exports(folder: Path, n: int, seed: int) -> dict[str, int]:
         target.write_bytes(old)
     export_here(model)
     assert target.read_bytes() == new
-    assert metadata.read(target)[0].keras_sha256 == metadata.sha256(model / "model.keras")
+    assert metadata.read(target)[0].keras_sha256 == sha256(model / "model.keras")
     return {"tried": n, "the old one stayed": stayed}
 
 

@@ -14,6 +14,13 @@ import h5py
 import numpy as np
 
 Config = dict[str, Any]
+# What stands where nobody looks: these files open, and have the answers of the whole one.
+KERAS_WITHOUT_EFFECT = {
+    *("a field more outside", "a function of os as the dtype", "a Lambda as the dtype"),
+    *("a function of os as the name", "a loss of one's own", "an input of a terabyte"),
+    *("a shape of an object", "another module", "another class_name"),
+}
+ONNX_WITHOUT_EFFECT = {"training"}
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
 NO_MODEL = {
     "empty": b"",
@@ -236,16 +243,14 @@ def changed_graph(whole: bytes, change: Callable[[Any], object]) -> bytes:
     """An ONNX file whose graph was tampered with by somebody who knows how the digest is made."""
     import onnx
 
-    from speech.formats import metadata as container
+    from speech.formats import metadata
 
     model = onnx.load_from_string(whole)
     change(model)
     (entry,) = model.metadata_props
     fields = json.loads(entry.value)
-    for number, payload in container._fields(
-        memoryview(model.SerializeToString()), set(range(100))
-    ):
-        if number == container._GRAPH:
+    for number, payload in metadata._fields(memoryview(model.SerializeToString())):
+        if number == metadata._GRAPH:
             fields["graph_sha256"] = hashlib.sha256(payload).hexdigest()
     entry.value = json.dumps(fields)
     return bytes(model.SerializeToString())
@@ -257,6 +262,53 @@ def _more(node: Any, model: Any) -> None:
 
 def _longer(extent: int, model: Any) -> None:
     model.graph.initializer[0].dims[0] = extent
+
+
+def _loop_for_ever(model: Any) -> None:
+    """The probabilities are added to by a loop whose condition stays true."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    kind = onnx.TensorProto
+    value = functools.partial(helper.make_tensor_value_info, shape=[])
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on"], ["goes_on"]),
+            helper.make_node("Add", ["sum", "sum"], ["summed"]),
+        ],
+        "body",
+        [value("i", kind.INT64), value("go_on", kind.BOOL), value("sum", kind.FLOAT)],
+        [value("goes_on", kind.BOOL), value("summed", kind.FLOAT)],
+    )
+    for array, name in ((np.int64(2**62), "rounds"), (np.True_, "true"), (np.float32(0), "zero")):
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
+    last = model.graph.node[-1]
+    last.output[0] = "before"
+    model.graph.node.append(helper.make_node("Loop", ["rounds", "true", "zero"], ["s"], body=body))
+    model.graph.node.append(helper.make_node("Add", ["before", "s"], ["probabilities"]))
+
+
+def _fill_a_terabyte(model: Any) -> None:
+    from onnx import helper, numpy_helper
+
+    extent = numpy_helper.from_array(np.array([2**40], np.int64), "extent")
+    model.graph.initializer.append(extent)
+    model.graph.node.append(helper.make_node("ConstantOfShape", ["extent"], ["filled"]))
+    model.graph.node[-2].output[0] = "before"
+    model.graph.node.append(helper.make_node("ReduceMax", ["filled"], ["largest"], keepdims=0))
+    model.graph.node.append(helper.make_node("Add", ["before", "largest"], ["probabilities"]))
+
+
+def _call_a_function(model: Any) -> None:
+    """A function of the file's own by the name of an allowed operator."""
+    from onnx import helper
+
+    opset = helper.make_opsetid("", 17)
+    node = helper.make_node("Hardmax", ["x"], ["y"])
+    model.functions.append(helper.make_function("own", "Relu", ["x"], ["y"], [node], [opset]))
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    model.graph.node[-1].output[0] = "before"
+    model.graph.node.append(helper.make_node("Relu", ["before"], ["probabilities"], domain="own"))
 
 
 def onnx_files(whole: Path) -> dict[str, bytes]:
@@ -287,7 +339,9 @@ def onnx_files(whole: Path) -> dict[str, bytes]:
         made[f"the operator {name!r}"] = changed_graph(content, functools.partial(_more, node))
     node = onnx.helper.make_node("Add", ["waveform", "waveform"], ["y"], domain="ai.onnx.contrib")
     tampered("a domain of one's own", functools.partial(_more, node))
-    tampered("functions", lambda m: m.functions.add(name="f", domain="x"))
+    tampered("a loop without an end", _loop_for_ever)
+    tampered("a constant of a terabyte", _fill_a_terabyte)
+    tampered("an operator in a function", _call_a_function)
     tampered("training", lambda m: m.training_info.add())
     tampered("another graph inside", lambda m: m.graph.node[0].attribute.append(
         onnx.helper.make_attribute("body", onnx.GraphProto(name="g"))))  # fmt: skip
@@ -302,7 +356,7 @@ def litert_model(change: Callable[[Any, Any], object] = lambda model, schema: No
     from ai_edge_litert import schema_py_generated as schema
 
     from speech.features import FeatureConfig
-    from speech.formats import metadata as container
+    from speech.formats import metadata
 
     code = schema.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.RESHAPE
@@ -321,8 +375,13 @@ def litert_model(change: Callable[[Any, Any], object] = lambda model, schema: No
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     raw = bytes(builder.Output())
     digest = hashlib.sha256(raw).hexdigest()
-    known = FeatureConfig()
-    text = container.Metadata(("yes", "no"), known, 1.0, {}, {}, "float32", "0" * 64, digest)
+    text = metadata.Metadata(
+        labels=("yes", "no"),
+        features=FeatureConfig(),
+        precision="float32",
+        keras_sha256="0" * 64,
+        graph_sha256=digest,
+    )
     return raw + packed({"speech.json": text.to_json().encode()})
 
 
