@@ -215,7 +215,11 @@ def _posteriors(
     from speech.stream import chosen_for
 
     rate = recognizer.features.sample_rate
-    built = streams(recordings, spoken, recognizer.labels, rate, plan, part)
+    built = (
+        stream
+        for stream in streams(recordings, spoken, recognizer.labels, rate, plan, part)
+        if part == "evaluation" or stream.kind != "unknown words"  # which do not choose
+    )
     with progress(f"Computing the {part} streams") as on_progress:
         return scoring.compute_posteriors(
             recognizer, built, chosen_for(recognizer).step_seconds, on_progress
