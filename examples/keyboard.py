@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from listening import words
+import speech
 
 KEYS = {
     "up": "up", "down": "down", "left": "left", "right": "right",
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--wav", type=Path, help="a recording in place of the microphone")
     options = parser.parse_args()
     press = keyboard() if options.press else None
-    for detection in words(options.wav):
+    for detection in speech.listen(options.wav):
         key = KEYS[detection.label]
         print(f"{detection.time:7.2f} s  {detection.label:5s} -> {key}", flush=True)
         if press is not None:

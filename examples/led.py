@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from listening import words
+import speech
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
         from gpiozero import LED
 
         lamp = LED(options.pin)
-    for detection in words(options.wav, options.model):
+    for detection in speech.listen(options.wav, options.model):
         if detection.label in (options.on, options.off):
             lit = detection.label == options.on
             print(f"{detection.time:7.2f} s  {'on' if lit else 'off'}", flush=True)

@@ -8,12 +8,13 @@ the time about ten times a second.
 """
 
 import argparse
+import contextlib
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
-from listening import listen
-
 import speech
+from speech.live import session, sources
 
 DIRECTIONS = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0)}
 STEP_SECONDS = 0.5
@@ -82,6 +83,17 @@ class Snake:
         return self._random.choice([cell for cell in cells if cell not in self.body])
 
 
+def live_items(wav: Path | None) -> Iterator[session.Item]:
+    """Detections, and between them a ``Status`` about ten times per second of sound."""
+    recognizer = speech.load()
+    with contextlib.ExitStack() as stack:
+        if wav is not None:
+            blocks = sources.file_blocks(wav)
+        else:
+            blocks = stack.enter_context(sources.microphone_blocks())
+        yield from session.run(blocks, session.decoder_for(recognizer))
+
+
 def main() -> None:
     """Play until the snake bites itself, somebody says no, or the sound ends."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -89,7 +101,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="of where food appears")
     options = parser.parse_args()
     game, due, word = Snake(seed=options.seed), STEP_SECONDS, "say up, down, left or right"
-    for item in listen(options.wav):
+    for item in live_items(options.wav):
         if isinstance(item, speech.Detection):
             word = item.label
             game.obey(word)

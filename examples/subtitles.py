@@ -12,7 +12,6 @@ from pathlib import Path
 
 import speech
 from speech.audio_files import SUFFIXES
-from speech.live.scan import scan_file
 
 
 def main() -> None:
@@ -22,15 +21,13 @@ def main() -> None:
     parser.add_argument("subtitles", type=Path, help="the .srt file to write")
     parser.add_argument("--model", default="commands-8", help="name or folder of a model")
     options = parser.parse_args()
-    recognizer = speech.load(options.model)
     with tempfile.TemporaryDirectory() as folder:
         sound = options.video
         if sound.suffix.lower() not in SUFFIXES:
             sound = Path(folder) / "sound.wav"
             command = ["ffmpeg", "-v", "error", "-i", str(options.video), "-ac", "1", str(sound)]
             subprocess.run(command, check=True)
-        timeline = scan_file(recognizer, sound)
-    found = timeline.detections
+        found = list(speech.scan(sound, options.model))
     options.subtitles.write_text("\n".join(map(subtitle, range(1, len(found) + 1), found)), "utf-8")
     print(f"{options.subtitles}: {len(found)} commands")
 
