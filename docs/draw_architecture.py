@@ -10,9 +10,9 @@ stream.
 
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from measure_code import arrows, read_package
 
@@ -84,6 +84,38 @@ def text_of(room: str, modules: list[str]) -> str:
     return "\n".join((f"{room}/", NOTES.get(room, ""), *textwrap.wrap(" ".join(modules), 40)))
 
 
+class Box(NamedTuple):
+    """Where a box stands, in inches from the lower left corner of the picture."""
+
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """Its middle."""
+        return (self.left + self.right) / 2, (self.bottom + self.top) / 2
+
+
+def route(start: Box, end: Box, between: Sequence[Box]) -> list[tuple[float, float]]:
+    """The corners of an arrow down from a box to another, around the boxes between."""
+    (x, y), (end_x, _) = start.center, end.center
+    if not between:
+        return [(x, start.bottom), (end_x, end.top)]
+    if end_x > x:
+        lane = max(box.right for box in between) + GAP / 2
+        side = start.right
+    else:
+        lane = min(box.left for box in between) - GAP / 2
+        side = start.left
+    below = start.left < lane < start.right
+    corners = [(lane, start.bottom)] if below else [(side, y), (lane, y)]
+    if end.left < lane < end.right:
+        return [*corners, (lane, end.top)]
+    return [*corners, (lane, end.top + GAP), (end_x, end.top)]
+
+
 def draw(package: Mapping[str, str], picture: Path) -> None:
     """Write the picture; the ending of its name decides the format."""
     import matplotlib as mpl
@@ -92,6 +124,7 @@ def draw(package: Mapping[str, str], picture: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "the same file at every run"
     from matplotlib import pyplot as plt
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+    from matplotlib.path import Path as MplPath
 
     modules, edges = rooms(package)
     level = levels(set(modules), edges)
@@ -106,7 +139,7 @@ def draw(package: Mapping[str, str], picture: Path) -> None:
     figure = plt.figure(figsize=(total, top + GAP))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, total), ylim=(-GAP, top), frame_on=False)
     axes.set(xticks=[], yticks=[])
-    centers: dict[str, tuple[float, float]] = {}
+    boxes: dict[str, Box] = {}
     bottom = 0.0
     for row in rows:
         x = (total - sum(widths[r] + GAP for r in row) + GAP) / 2
@@ -119,17 +152,17 @@ def draw(package: Mapping[str, str], picture: Path) -> None:
                 FancyBboxPatch(corner, widths[room], heights[room], fc=fill, ec=line, lw=1.2,
                                boxstyle="round,pad=0,rounding_size=0.08", zorder=2)
             )  # fmt: skip
-            centers[room] = (x + widths[room] / 2, corner[1] + heights[room] / 2)
+            boxes[room] = Box(x, corner[1], x + widths[room], corner[1] + heights[room])
             label: Any = {"ha": "center", "va": "center", "fontsize": 9, "linespacing": 1.35}
-            axes.text(*centers[room], texts[room], weight=weight, zorder=3, **label)
+            axes.text(*boxes[room].center, texts[room], weight=weight, zorder=3, **label)
             x += widths[room] + GAP
         bottom += tall + 2 * GAP
     shown = {(a, b) for a, b in edges if level[b] >= level[SPINE[0]]}
     for start, end in sorted(without_shortcuts(shown)):
-        (x0, y0), (x1, y1) = centers[start], centers[end]
-        ends = ((x0, y0 - heights[start] / 2), (x1, y1 + heights[end] / 2))
+        between = [boxes[r] for r in boxes if level[end] < level[r] < level[start]]
+        line = MplPath(route(boxes[start], boxes[end], between))
         axes.add_patch(
-            FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=9, lw=0.9, color="#999999",
+            FancyArrowPatch(path=line, arrowstyle="-|>", mutation_scale=9, lw=0.9, color="#999999",
                             shrinkA=0, shrinkB=1, zorder=1)
         )  # fmt: skip
     metadata = {"Date": None} if picture.suffix == ".svg" else None

@@ -4,7 +4,7 @@ python docs/measure_code.py [REVISION ...]
 
 Without a revision the working tree is measured. An arrow leads from a module to another module of
 the package that it imports, anywhere in the file and also for types only. The lines of a function
-leave out its docstring.
+leave out its docstring, its parameters ``self`` and ``cls``.
 """
 
 import ast
@@ -83,7 +83,8 @@ def functions(package: Mapping[str, str]) -> list[Function]:
                 if ast.get_docstring(node) is not None and first.end_lineno is not None:
                     lines -= first.end_lineno - first.lineno + 1
                 kinds = (node.args.posonlyargs, node.args.args, node.args.kwonlyargs)
-                found.append(Function(lines, sum(map(len, kinds)), f"{module}.{node.name}"))
+                names = {argument.arg for kind in kinds for argument in kind} - {"self", "cls"}
+                found.append(Function(lines, len(names), f"{module}.{node.name}"))
     return found
 
 
