@@ -147,9 +147,9 @@ def draw(package: Mapping[str, str], picture: Path) -> None:
         for room in row:
             corner = (x, bottom + (tall - heights[room]) / 2)
             on_spine = room in SPINE
-            fill, line, weight = SPINE_STYLE if on_spine else ROOM_STYLE
+            fill, outline, weight = SPINE_STYLE if on_spine else ROOM_STYLE
             axes.add_patch(
-                FancyBboxPatch(corner, widths[room], heights[room], fc=fill, ec=line, lw=1.2,
+                FancyBboxPatch(corner, widths[room], heights[room], fc=fill, ec=outline, lw=1.2,
                                boxstyle="round,pad=0,rounding_size=0.08", zorder=2)
             )  # fmt: skip
             boxes[room] = Box(x, corner[1], x + widths[room], corner[1] + heights[room])
