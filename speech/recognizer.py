@@ -54,11 +54,9 @@ class Prediction:
 
     def __str__(self) -> str:
         percent = f"{100 * self.probability:.0f} %"
-        return (
-            f"{self.label} ({percent})"
-            if self.accepted
-            else (f"{UNKNOWN} (perhaps {self.label}, {percent})")
-        )
+        if self.accepted:
+            return f"{self.label} ({percent})"
+        return f"{UNKNOWN} (perhaps {self.label}, {percent})"
 
 
 class Recognizer:

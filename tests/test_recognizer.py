@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -6,7 +9,9 @@ import soundfile
 import speech
 from speech.errors import AudioError, ModelError
 from speech.features import mfcc
+from speech.formats.folder import ModelFolder
 from speech.model import CommandModel, save_model
+from speech.recognizer import Recognizer
 from tests import exports, tiny
 from tests.hearing import by_loudness
 
@@ -229,3 +234,78 @@ def test_of_many_those_before_a_bad_one_are_answered():
     assert [next(predictions).label for _ in sounds] == ["no"] * 3
     with pytest.raises(AudioError, match=r"nothing\.wav"):
         next(predictions)
+
+
+def test_recognizing_with_onnx_imports_neither_what_made_the_file_nor_what_trained_it():
+    program = (
+        "import numpy as np, speech, sys;"
+        "speech.load().recognize((np.zeros(16_000, np.float32), 16_000));"
+        "heavy = {'onnx', 'h5py', 'keras', 'tensorflow', 'librosa', 'numba', 'scipy', 'gradio'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+# --- acceptance ----------------------------------------------------------------------------------
+
+
+def answering(row: list[float], acceptance: dict[str, float]) -> Recognizer:
+    return Recognizer(
+        "fixed",
+        LABELS,
+        tiny.FEATURES,
+        lambda waveforms: np.tile(np.array(row, np.float32), (len(waveforms), 1)),
+        acceptance=acceptance,
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "acceptance", "label", "answer", "text"),
+    [
+        ([0.6, 0.2, 0.1, 0.1], {}, "low", "low", "low (60 %)"),
+        ([0.6, 0.2, 0.1, 0.1], {"low": 0.6 - 1e-6}, "low", "low", "low (60 %)"),
+        ([0.6, 0.2, 0.1, 0.1], {"low": 0.7}, "low", "unknown", "unknown (perhaps low, 60 %)"),
+        ([0.6, 0.2, 0.1, 0.1], {"high": 0.7}, "low", "low", "low (60 %)"),
+        ([0.1, 0.2, 0.6, 0.1], {"low": 0.9}, "unknown", "unknown", "unknown (60 %)"),
+        ([0.1, 0.2, 0.1, 0.6], {"low": 0.9}, "silence", "silence", "silence (60 %)"),
+    ],
+)
+def test_a_command_below_its_threshold_is_answered_by_unknown(row, acceptance, label, answer, text):
+    prediction = answering(row, acceptance).recognize_waveform(np.zeros(6400, np.float32))
+    assert prediction.label == label
+    assert prediction.answer == answer
+    assert prediction.accepted == (label == answer)
+    assert str(prediction) == text
+    assert prediction.probability == pytest.approx(0.6)
+
+
+def test_acceptance_thresholds_travel_in_the_file(exported_folder):
+    for file in ("model.onnx", "model.keras"):
+        assert speech.load(exported_folder / file).acceptance == {"low": 0.4}
+
+
+def test_objects_say_what_they_are(exported_folder):
+    recognizer = speech.load(exported_folder)
+    for part in ("tones", "model.onnx", "low", "high"):
+        assert part in repr(recognizer)
+    prediction = recognizer.recognize_waveform(np.zeros(6400, np.float32))
+    assert prediction.label in repr(prediction)
+    assert len(repr(prediction)) < 120
+
+
+# --- the folder of a model -----------------------------------------------------------------------
+
+
+def test_a_folder_answers_by_onnx_before_litert_before_keras(tmp_path):
+    folder = ModelFolder(tmp_path)
+    assert folder.preferred is None
+    assert folder.model_files == []
+    for name in ("model.keras", "model.tflite", "model.onnx"):
+        (tmp_path / name).touch()
+        assert folder.preferred == tmp_path / name
+    (tmp_path / "model-int8.onnx").touch()
+    (tmp_path / "model.txt").touch()
+    names = ["model-int8.onnx", "model.keras", "model.onnx", "model.tflite"]
+    assert [path.name for path in folder.model_files] == names
+    assert ModelFolder.around(tmp_path / "model.keras") == ModelFolder.around(tmp_path) == folder
