@@ -11,7 +11,7 @@ import typer
 
 from speech.cli import options
 from speech.cli.console import console, progress, table, warn
-from speech.cli.options import DEFAULT_DATA, DEFAULT_MODEL, examples
+from speech.cli.options import DEFAULT_DATA, DEFAULT_MODEL, DecodingOptions, examples, grouped
 
 if TYPE_CHECKING:
     from speech.data.recordings import ContinuousSpeech, Recordings
@@ -24,7 +24,9 @@ app = typer.Typer()
 
 
 @app.command(epilog=examples("speech score --data my_words --negative-speech radio"))
+@grouped
 def score(
+    decoding: DecodingOptions,
     model: options.Model = DEFAULT_MODEL,
     data: options.Data = DEFAULT_DATA,
     speech: options.NegativeSpeech = None,
@@ -33,7 +35,6 @@ def score(
     ] = "clean,10",
     seed: Annotated[int, typer.Option(min=0, help="Decides order, pauses and noise.")] = 0,
     out: options.Out = None,
-    cache: options.Cache = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Measure the live decoder: words found, fast words, false accepts per hour, latency."""
@@ -46,7 +47,7 @@ def score(
     recognizer = load(model)
     folder = model if model.is_dir() else model.parent
     _warn_of_speech(recognizer, speech or [], stream_card.read(folder, stream_card.TUNING_FILE))
-    recordings, spoken = _read(recognizer, data, speech or [], cache)
+    recordings, spoken = _read(recognizer, data, speech or [], decoding)
     config = chosen_for(recognizer)
     streams = _posteriors(recognizer, recordings, spoken, plan, "evaluation")
     rate = recognizer.features.sample_rate
@@ -106,7 +107,9 @@ def score_recording(
 @app.command(
     epilog=examples("speech tune-thresholds --data my_words --negative-speech radio --store")
 )
+@grouped
 def tune_thresholds(
+    decoding: DecodingOptions,
     model: options.Model = DEFAULT_MODEL,
     data: options.Data = DEFAULT_DATA,
     speech: options.NegativeSpeech = None,
@@ -126,7 +129,6 @@ def tune_thresholds(
     store: Annotated[
         bool, typer.Option("--store", help="Write the thresholds into the model.")
     ] = False,
-    cache: options.Cache = None,
 ) -> None:
     """Choose thresholds, of the live decoder and for clips, on data that never trained.
 
@@ -143,10 +145,10 @@ def tune_thresholds(
     plan = _plan("clean,10", 0)
     recognizer = load(model)
     _warn_of_speech(recognizer, speech, None)
-    recordings, spoken = _read(recognizer, data, speech, cache)
+    recordings, spoken = _read(recognizer, data, speech, decoding)
     samples = sum(len(source.samples) for source in spoken)
     tuning.refuse_unresolvable(rate, samples / recognizer.features.sample_rate)
-    acceptance = _choose_acceptance(recognizer, recordings, words or [], accept_rate, cache)
+    acceptance = _choose_acceptance(recognizer, recordings, words or [], accept_rate, decoding)
     config = chosen_for(recognizer)
     streams = _posteriors(recognizer, recordings, spoken, plan, "tuning")
     fast = fast_word_streams(
@@ -192,15 +194,15 @@ def _plan(snr: str, seed: int) -> "Plan":
 
 
 def _read(
-    recognizer: "Recognizer", data: Path, folders: Sequence[Path], cache: Path | None
+    recognizer: "Recognizer", data: Path, folders: Sequence[Path], decoding: DecodingOptions
 ) -> "tuple[Recordings, list[ContinuousSpeech]]":
-    from speech.data.corpus import index_corpus
-    from speech.data.recordings import decode, read_speech
+    from speech.data.recordings import read_speech
 
-    corpus = index_corpus(data)
-    with progress("Decoding") as on_progress:
-        recordings = decode(corpus, recognizer.features, cache, on_progress)
-    return recordings, [read_speech([folder], recognizer.features) for folder in folders]
+    features = recognizer.features
+    recordings = decoding.read(data, features)
+    return recordings, [
+        read_speech([folder], features, strict=decoding.strict) for folder in folders
+    ]
 
 
 def _posteriors(
@@ -231,14 +233,12 @@ def _choose_acceptance(
     recordings: "Recordings",
     folders: Sequence[Path],
     rate: float,
-    cache: Path | None,
+    decoding: DecodingOptions,
 ) -> dict[str, Any]:
     """Thresholds for clips and what they give, by ``speech.evaluation.open_set``."""
-    from speech.data.corpus import index_corpus
-    from speech.data.recordings import decode
     from speech.evaluation.open_set import tune_acceptance
 
-    others = [decode(index_corpus(folder), recognizer.features, cache) for folder in folders]
+    others = [decoding.read(folder, recognizer.features) for folder in folders]
     return tune_acceptance(recognizer, [recordings, *others], rate)
 
 

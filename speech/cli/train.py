@@ -119,13 +119,16 @@ def train(
     if (run / trainer.MODEL).exists() and not resume:
         raise ModelError(f"{run}: expected a new folder, got a model; use --resume, another --out")
     recordings = decoding.read(data, config.features, label_set.words)
+    negative = None
+    if negative_speech:
+        negative = read_speech(negative_speech, config.features, strict=decoding.strict)
     with _training_progress(config.epochs) as report:
         trainer.train(
             recordings,
             label_set,
             config,
             run,
-            speech=read_speech(negative_speech, config.features) if negative_speech else None,
+            speech=negative,
             resume=resume,
             report=report,
             tensorboard=tensorboard,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from speech.audio import Waveform, open_audio, resample
+from speech.audio import OnNote, Waveform, open_audio, resample, warn
 from speech.audio_files import FileSource
 from speech.data.annotations import Word, audacity_text, csv_text
 from speech.detection import DecoderConfig, Detection
@@ -80,7 +80,7 @@ def scan(
     """
     recognizer = model if isinstance(model, Recognizer) else load(model)
     config = decoder_for(recognizer, threshold).config
-    return _detections(recognizer, config, _blocks(source, no_progress))
+    return _detections(recognizer, config, _blocks(source, no_progress, warn))
 
 
 def _detections(
@@ -99,6 +99,7 @@ def scan_file(
     *,
     max_seconds: float = float("inf"),
     on_progress: OnProgress = no_progress,
+    on_note: OnNote = warn,
 ) -> Timeline:
     """Find the commands in a recording of any length, exactly as ``StreamDecoder`` would.
 
@@ -111,12 +112,13 @@ def scan_file(
         config: When to detect; by default what the model says.
         max_seconds: Longest recording accepted.
         on_progress: Told how many bytes of how many were read.
+        on_note: As for ``load_audio``.
 
     Raises:
         AudioError: It cannot be read, is empty, or is too long.
         ValueError: Config and model do not fit.
     """
-    return _timeline(recognizer, path, config, _limited(path, max_seconds, on_progress))
+    return _timeline(recognizer, path, config, _limited(path, max_seconds, on_progress, on_note))
 
 
 def word_or_timeline(
@@ -125,6 +127,7 @@ def word_or_timeline(
     *,
     max_seconds: float = float("inf"),
     on_progress: OnProgress = no_progress,
+    on_note: OnNote = warn,
 ) -> Waveform | Timeline:
     """Read a recording that may be one word or a long one; it is decoded once.
 
@@ -133,6 +136,7 @@ def word_or_timeline(
         path: The recording.
         max_seconds: Longest recording accepted.
         on_progress: As ``scan_file``.
+        on_note: As for ``load_audio``.
 
     Returns:
         The samples of a recording of at most two clips, as ``load_audio`` gives them; the timeline
@@ -141,7 +145,7 @@ def word_or_timeline(
     Raises:
         AudioError: As ``scan_file``.
     """
-    blocks = _limited(path, max_seconds, on_progress)
+    blocks = _limited(path, max_seconds, on_progress, on_note)
     most = _SHORT_CLIPS * recognizer.features.clip_seconds
     head: list[tuple[Waveform, int]] = []
     frames = 0
@@ -170,9 +174,9 @@ def _empty(path: Path) -> AudioError:
     return AudioError(f"{path}: expected at least one sample, got none; record it again")
 
 
-def _limited(path: Path, max_seconds: float, on_progress: OnProgress) -> Blocks:
+def _limited(path: Path, max_seconds: float, on_progress: OnProgress, on_note: OnNote) -> Blocks:
     frames = 0
-    for block, rate in _blocks(path, on_progress):
+    for block, rate in _blocks(path, on_progress, on_note):
         frames += len(block)
         if frames > max_seconds * rate:
             raise AudioError(
@@ -182,8 +186,8 @@ def _limited(path: Path, max_seconds: float, on_progress: OnProgress) -> Blocks:
         yield block, rate
 
 
-def _blocks(source: FileSource, on_progress: OnProgress) -> Blocks:
-    with open_audio(source) as file:
+def _blocks(source: FileSource, on_progress: OnProgress, on_note: OnNote) -> Blocks:
+    with open_audio(source, on_note=on_note) as file:
         for block in file.blocks():
             yield block, file.sample_rate
             on_progress(file.bytes_read, file.n_bytes)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from speech.audio import FORMATS, Waveform, fit_length
 from speech.errors import SpeechError
+from speech.files import readable_name
 from speech.live.scan import Timeline, document, word_or_timeline
 from speech.progress import OnProgress, no_progress
 from speech.recognizer import Recognizer
@@ -65,19 +66,32 @@ def answer_file(
     if path is None:
         return Answer(None, None, None, INVITATION, None)
     audio = {"audio": f"gradio_api/file={quote(path)}"}
+    notes: list[str] = []
     try:
         found = word_or_timeline(
-            recognizer, Path(path), max_seconds=MAX_SECONDS, on_progress=on_progress
+            recognizer,
+            Path(path),
+            max_seconds=MAX_SECONDS,
+            on_progress=on_progress,
+            on_note=notes.append,
         )
         if not isinstance(found, Timeline):
-            return answer_waveform(recognizer, found)._replace(recording=audio)
+            answer = answer_waveform(recognizer, found)
+            status = _with_notes(answer.status, notes, path)
+            return answer._replace(recording=audio, status=status)
     except SpeechError as error:
         # the folder is a temporary one of the server and means nothing to the user
         return Answer.of_error(str(error).replace(path, Path(path).name))
     timeline = document(found)
     count = len(found.detections)
     status = f"{count} command{'' if count == 1 else 's'} in {timeline['seconds']:.1f} s."
+    status = _with_notes(status, notes, path)
     return Answer(None, None, None, status, {**audio, "timeline": timeline})
+
+
+def _with_notes(status: str, notes: list[str], path: str) -> str:
+    said = [f"Note: {note.removeprefix(f'{readable_name(path)}: ')}." for note in notes]
+    return " ".join([f"{status.removesuffix('.')}.", *said]) if said else status
 
 
 def answer_waveform(recognizer: Recognizer, waveform: Waveform) -> Answer:

@@ -35,6 +35,15 @@ def test_the_answer_is_the_recognisers(wav, volume, label):
     assert answer.status == f"{label}, 97%"
 
 
+def test_what_is_odd_about_a_recording_is_told_with_its_answer(tmp_path):
+    path = tmp_path / "odd.wav"
+    one = tone(1.0, 16_000)
+    path.write_bytes(encode(np.stack([one, -one], axis=1), 16_000))
+    answer = answer_file(by_loudness(), str(path))
+    assert answer.status.startswith("yes, 97%. Note: the channels cancel each other out")
+    assert str(tmp_path) not in answer.status
+
+
 def test_the_pictures_are_sharp_and_of_one_size(wav):
     answer = answer_file(by_loudness(), wav())
     assert answer.waveform is not None
