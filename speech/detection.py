@@ -99,7 +99,7 @@ def _number(name: str, value: Any, low: float, high: float) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Detection:
-    """A command that was heard.
+    """A command that was detected.
 
     Attributes:
         label: The command.

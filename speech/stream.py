@@ -100,7 +100,7 @@ class SlidingWindowClassifier:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything heard; the next chunk is the beginning of a new stream."""
+        """Forget all sound so far; the next chunk is the beginning of a new stream."""
         self._source_rate = self._rate
         self._downmix = Downmix("the stream")
         self._resampler: Any = None
@@ -112,11 +112,11 @@ class SlidingWindowClassifier:
 
     @property
     def seconds(self) -> float:
-        """Audio heard so far, at the model's rate."""
+        """Seconds of audio received so far, at the model's rate."""
         return self._seen / self._rate
 
     def push(self, samples: npt.NDArray[Any], sample_rate: int | None = None) -> Posteriors:
-        """Hear the next chunk, as ``StreamDecoder.push`` does.
+        """Process the next chunk, as ``StreamDecoder.push`` does.
 
         Returns:
             Probabilities float64 (n, n_classes) of the windows that it completes, n >= 0.
@@ -141,7 +141,7 @@ class SlidingWindowClassifier:
         return self._process(np.concatenate([drained, mono]))
 
     def flush(self) -> Posteriors:
-        """End the stream: hear what the resampler holds, and then digital silence for a clip."""
+        """End the stream: process what the resampler holds, and then digital silence for a clip."""
         if self.ended or (not self._seen and self._resampler is None):
             return self._no_posteriors()
         rows = self._process(self._drain())
@@ -255,7 +255,7 @@ class StreamDecoder:
         return f"<StreamDecoder of {self.recognizer.name} at {self.seconds:.2f} s, {rate} Hz>"
 
     def reset(self) -> None:
-        """Forget everything heard; the next chunk is the beginning of a new stream, at 0 s."""
+        """Forget all sound so far; the next chunk is the beginning of a new stream, at 0 s."""
         self._windows.reset()
         self._decoder.reset()
         self._last_rate: int | None = None
@@ -264,7 +264,7 @@ class StreamDecoder:
 
     @property
     def seconds(self) -> float:
-        """Audio heard so far, at the model's rate (a resampler lags some 0.03 to 0.1 s)."""
+        """Seconds of audio so far, at the model's rate (a resampler lags some 0.03 to 0.1 s)."""
         return self._windows.seconds
 
     @property
@@ -278,10 +278,10 @@ class StreamDecoder:
         return self._windows.level
 
     def push(self, samples: npt.NDArray[Any], sample_rate: int | None = None) -> list[Detection]:
-        """Hear the next chunk.
+        """Process the next chunk.
 
         The channels are averaged, so that their number may change at any time. Where the rate
-        changes, what the resampler still holds is heard first and a new one begins.
+        changes, what the resampler still holds is processed first and a new one begins.
 
         Args:
             samples: ``(n,)`` or ``(n, channels)``, n >= 0; int8, int16, int32 (full scale) or
@@ -329,7 +329,7 @@ class StreamDecoder:
                 )
 
     def flush(self) -> list[Detection]:
-        """End the stream: hear what the resampler holds, and then digital silence for a clip.
+        """End the stream: process what the resampler holds, and then digital silence for a clip.
 
         So a word at the very end is decided too. The silence does not count: no time lies after
         the end of the stream. The next chunk begins a new stream.

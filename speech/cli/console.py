@@ -1,6 +1,7 @@
 """What the commands share of the terminal: tables, progress bars and warnings."""
 
 import contextlib
+import io
 import sys
 import warnings
 from collections.abc import Iterator
@@ -9,6 +10,16 @@ from typing import Any
 import typer
 
 from speech.errors import SpeechWarning
+
+
+def show_anything() -> None:
+    """Write what the terminal's encoding lacks as an escape, instead of failing at it.
+
+    A label may be ``größe``, and a file's name may be bytes of another encoding.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def show_notes() -> None:

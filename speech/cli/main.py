@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from speech.cli import diagnose, listen, page, score, train
-from speech.cli.console import show_notes, warn
+from speech.cli.console import show_anything, show_notes, warn
 from speech.errors import SpeechError
 from speech.installation import install_command
 
@@ -41,6 +41,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a file's name may hold what a terminal cannot show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    show_anything()
     show_notes()
     try:
         app()

@@ -244,7 +244,7 @@ EpochClips = Annotated[
 ]
 BatchSize = Annotated[int | None, typer.Option(show_default="128", min=1, help="Clips per step.")]
 LearningRate = Annotated[
-    float | None, typer.Option(show_default="0.002", help="Peak learning rate.")
+    float | None, typer.Option(show_default="0.002", min=1e-7, max=1, help="Peak learning rate.")
 ]
 Patience = Annotated[
     int | None,
@@ -278,7 +278,7 @@ Formats = Annotated[
     list[str] | None,
     typer.Option(
         "--to", show_default="onnx",
-        help="onnx, onnx-int8, tflite, tflite-float16 or tflite-int8; may be repeated.",
+        help="Format: onnx, onnx-int8, tflite, tflite-float16 or tflite-int8; may be repeated.",
     ),
 ]  # fmt: skip
 Rounds = Annotated[int, typer.Option(min=1, help="Benchmark rounds: values per metric.")]

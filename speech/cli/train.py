@@ -85,7 +85,16 @@ class RecipeOptions:
         }
         if not self.augment:
             changes["augment"] = AugmentConfig.none()
-        return self.labels or labels, dataclasses.replace(config, **changes)
+        try:
+            config = dataclasses.replace(config, **changes)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        if config.batch_size > config.epoch_clips:
+            raise typer.BadParameter(
+                f"expected --batch-size of at most --epoch-clips, {config.epoch_clips}, got "
+                f"{config.batch_size}; lower it"
+            )
+        return self.labels or labels, config
 
 
 @app.command(

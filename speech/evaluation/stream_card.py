@@ -288,7 +288,8 @@ def store(model: Path, settings: Mapping[str, Any]) -> list[Path]:
     if path.suffix != ".keras" or not path.is_file():
         raise ModelError(
             f"{path}: expected the folder of a model or its .keras file, to write to, got "
-            f"{'another file' if path.exists() else 'nothing there'}; leave out --store"
+            f"{'another file' if path.exists() else 'nothing there'}; store them nowhere",
+            parameter="store",
         )
     trained = load_keras(path)
     from speech.model import save_model

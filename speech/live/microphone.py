@@ -397,7 +397,7 @@ def _sounddevice() -> Any:
         import sounddevice
     except ImportError as error:
         raise MicrophoneError(
-            "expected the package sounddevice to hear a microphone, got none; "
+            "expected the package sounddevice to record from a microphone, got none; "
             f"install it with: {install_command('mic')}"
         ) from error
     except OSError as error:  # the package is there, its library is not

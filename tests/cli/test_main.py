@@ -1,18 +1,24 @@
 """The command line as people run it: another process, its output and its exit code."""
 
 import dataclasses
+import importlib.metadata
+import inspect
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import soundfile
+import typer
 
+from speech.cli import diagnose, listen, main, page, score, train
 from speech.model import CommandModel, save_model
 from speech.training.config import TrainConfig
 from tests import tiny
@@ -132,6 +138,8 @@ def test_a_bad_file_among_good_ones_is_named_and_the_others_are_recognised(
         (("evaluate", "MODEL", "--split", "some"), 2, "expected validation, test or all"),
         (("sing",), 2, "No such command"),
         (("train", "--epochs", "0"), 2, "greater than or equal to 1"),
+        (("train", "--learning-rate", "-0.1"), 2, "greater than or equal to"),
+        (("train", "--batch-size", "64", "--epoch-clips", "32"), 2, "at most --epoch-clips, 32"),
     ],
 )
 def test_bad_input_gives_one_clear_line_and_its_exit_code(arguments, code, message, model_folder):
@@ -142,6 +150,62 @@ def test_bad_input_gives_one_clear_line_and_its_exit_code(arguments, code, messa
     assert "Traceback" not in result.stderr
     if code != 2:
         assert len(result.stderr.strip().splitlines()) == 1
+
+
+GROUP: Any = typer.main.get_command(main.app)
+
+
+@pytest.mark.parametrize("name", GROUP.commands)
+def test_help_ends_with_examples_that_the_parser_takes(name):
+    title, *lines = (GROUP.commands[name].epilog or "").splitlines()
+    assert title == "Examples:"
+    assert lines
+    for line in lines:
+        program, command, *arguments = shlex.split(line.rpartition("| ")[2])
+        assert (program, command) == ("speech", name), line
+        GROUP.commands[command].make_context(command, arguments)
+
+
+def test_every_option_has_a_sentence_of_help():
+    for name, command in GROUP.commands.items():
+        for parameter in command.params:
+            text = getattr(parameter, "help", None)
+            assert text, f"{name}: {parameter.name}"
+            assert text[0].isupper(), f"{name}: {parameter.name}: {text}"
+            assert text.endswith("."), f"{name}: {parameter.name}: {text}"
+
+
+def test_no_command_takes_more_than_eight_parameters_of_its_own():
+    for module in (diagnose, listen, page, score, train):
+        for function in vars(module).values():
+            if inspect.isfunction(function) and function.__module__ == module.__name__:
+                own = inspect.unwrap(function)
+                assert len(inspect.signature(own).parameters) <= 8, own
+
+
+def test_the_version_is_that_of_the_package():
+    shown = speech("--version")
+    assert shown.stdout == f"speech {importlib.metadata.version('speech-commands')}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "position", "found"),
+    [
+        ("speech info comm", 2, "commands-8"),
+        ("speech listen --model ", 3, "commands-8"),
+        ("speech train --recipe words", 3, "words-35"),
+        ("speech prepare --dataset ", 3, "speech_commands_v0.02"),
+    ],
+)
+def test_the_shell_completes_names(line, position, found):
+    program = [sys.executable, "-c", "from speech.cli.main import app; app(prog_name='speech')"]
+    asked = {
+        "_SPEECH_COMPLETE": "complete_bash",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(position),
+    }
+    done = subprocess.run(program, capture_output=True, text=True, cwd=ROOT, env=os.environ | asked)
+    assert found in done.stdout.splitlines(), done.stderr
 
 
 def test_debug_shows_the_traceback(model_folder):

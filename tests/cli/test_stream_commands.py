@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -76,6 +77,22 @@ def test_the_name_of_a_file_is_shown_as_it_is(words, tmp_path):
     path.write_bytes(words.read_bytes())
     shown = speech("scan", path).stdout
     assert path.name in shown
+
+
+@pytest.mark.parametrize("name", ["größe 🐕.wav", "gr\udcf6\udcdfe.wav"])
+def test_a_name_that_the_terminal_cannot_show_is_shown_with_escapes(words, tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(words.read_bytes())
+    for encoding in ("ascii", "utf-8", "latin-1"):
+        for arguments in ((), ("--json",)):
+            result = subprocess.run(
+                [sys.executable, "-m", "tests.e2e.tones", "scan", os.fsencode(path), *arguments],
+                capture_output=True,
+                cwd=ROOT,
+                env=os.environ | {"PYTHONIOENCODING": encoding},
+            )
+            assert result.returncode == 0, result.stderr
+            assert result.stdout.count(b"low") == 2
 
 
 def test_a_scan_says_what_listen_says_of_the_same_file(words):
