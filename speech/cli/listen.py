@@ -48,7 +48,9 @@ def recognize(
         if as_json:
             typer.echo(json.dumps({"file": readable_name(path), **dataclasses.asdict(prediction)}))
         else:
-            rows.add_row(readable_name(path), prediction.label, f"{prediction.probability:.3f}")
+            hint = "" if prediction.accepted else f" (perhaps {prediction.label})"
+            label = f"{prediction.answer}{hint}"
+            rows.add_row(readable_name(path), label, f"{prediction.probability:.3f}")
     if rows.row_count:
         console().print(rows)
     if failed:

@@ -175,13 +175,14 @@ def evaluate(
 ) -> None:
     """Measure a model on speakers that it was not trained on; write figures and the model card."""
     from speech.evaluation import model_card
+    from speech.formats.folder import ModelFolder
     from speech.recognizer import load
 
     if split not in ("validation", "test", "all"):
         raise typer.BadParameter(f"expected validation, test or all, got {split!r}")
     recognizer = load(model)
     recordings = decoding.read(data, recognizer.features)
-    target = out or (model if model.is_dir() else model.parent)
+    target = out or ModelFolder.around(model).path
     metrics = model_card.evaluate(
         recognizer,
         recordings,
@@ -221,17 +222,18 @@ def export(
     """Make one self-contained file of a model, which runs without TensorFlow and librosa."""
     from speech.files import sweep_parts
     from speech.formats import export as exporting
+    from speech.formats.folder import ModelFolder
     from speech.recognizer import load
 
     kinds = to or ["onnx"]
     for kind in kinds:
         if kind not in exporting.FORMATS:
             raise typer.BadParameter(f"expected {', '.join(exporting.FORMATS)}, got {kind!r}")
-    folder = out or (model if model.is_dir() else model.parent)
+    folder = out or ModelFolder.around(model).path
     sweep_parts(folder, [form.file for form in exporting.FORMATS.values()])
     clips = None
     if data is not None:
-        trained = load(model / "model.keras" if model.is_dir() else model)
+        trained = load(ModelFolder(model).keras if model.is_dir() else model)
         recordings = decoding.read(data, trained.features)
         clips = exporting.validation_clips(recordings, trained.labels)
     rows = table("File", "Bytes", "Compared on", "MFCC", "Probability", "Labels moved", "Accuracy")

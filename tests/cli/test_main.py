@@ -96,7 +96,7 @@ def test_recognize_prints_a_table_and_json_lines(model_folder, corpus_folder):
     found = [json.loads(line) for line in lines]
     assert len(found) == 30
     for row in found:
-        assert set(row) == {"file", "label", "probability", "probabilities"}
+        assert set(row) == {"file", "label", "probability", "probabilities", "accepted"}
         assert tuple(row["probabilities"]) == LABELS
         assert row["probability"] == max(row["probabilities"].values())
 

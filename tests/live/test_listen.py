@@ -132,7 +132,7 @@ def test_a_recording_and_a_microphone_are_not_both_listened_to(words, given):
 def test_what_is_wrong_with_model_and_threshold_is_said_before_the_loop(words):
     with pytest.raises(ValueError, match="threshold"):
         speech.listen(words, recognizer(), threshold=2.0)
-    with pytest.raises(speech.ModelError, match="nothing there"):
+    with pytest.raises(speech.ModelError, match="no file there"):
         speech.scan(words, "no-such-model")
 
 
