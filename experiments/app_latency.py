@@ -3,7 +3,7 @@
 python experiments/app_latency.py [--rounds N] [--markdown FILE]
 
 Each round starts `python app.py`, opens the page in Chromium, lets the browser's microphone say the
-seven synthesised words that come along, twice, and notes when the Live tab shows which word. The
+seven synthetic words that come along, twice, and notes when the Live tab shows which word. The
 end of a word is looked for in the very samples that the page sent, so that what the browser's fake
 microphone does before does not count, and what the page, the server and the network do, does.
 Wants the extras app and dev, and Chromium.
@@ -135,8 +135,8 @@ def measure() -> dict[str, Any]:
     pcm = np.frombuffer(base64.b64decode(found["pcm"]), "<i2") / 32768
     ends = word_ends(pcm, found["rate"])
     delays = []
-    for shown, heard, _label in found["shown"]:
-        before = [end for end in ends if heard - REACH < end < heard + PAUSE]
+    for shown, at, _label in found["shown"]:
+        before = [end for end in ends if at - REACH < end < at + PAUSE]
         if before:
             delays.append(shown - before[-1])
     return {"delays": delays, "load": load, "start": start, "dropped": found["dropped"]}

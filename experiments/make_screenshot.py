@@ -3,7 +3,7 @@
 python experiments/make_screenshot.py                 docs/app.png, the Live tab after seven words
 python experiments/make_screenshot.py --all FOLDER    each tab, light and dark, 1280 and 390 wide
 
-Into the browser's microphone goes the example with seven synthesised words. Wants the extras app
+Into the browser's microphone goes the example with seven synthetic words. Wants the extras app
 and dev, and Chromium. A busy machine only makes it slower: the page is told to drop no sound.
 """
 
