@@ -1,5 +1,7 @@
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -309,3 +311,16 @@ def test_a_folder_answers_by_onnx_before_litert_before_keras(tmp_path):
     names = ["model-int8.onnx", "model.keras", "model.onnx", "model.tflite"]
     assert [path.name for path in folder.model_files] == names
     assert ModelFolder.around(tmp_path / "model.keras") == ModelFolder.around(tmp_path) == folder
+
+
+def test_the_files_of_a_folder_are_named_in_one_place():
+    """But for what an export is called, and the variants that a benchmark compares."""
+    names = "model.keras|metrics.json|clips.csv|stream.json|tuning.json|history.json|checkpoint.npz"
+    literal = re.compile(rf'"(?:{names})"'.replace(".", r"\."))
+    package = Path(speech.__file__).parent
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if literal.search(path.read_text("utf-8"))
+    }
+    assert found == {"formats/folder.py", "evaluation/benchmark.py"}

@@ -12,6 +12,7 @@ import typer
 from speech.cli import options
 from speech.cli.console import console, progress, table, warn
 from speech.cli.options import DEFAULT_DATA, DEFAULT_MODEL, DecodingOptions, examples, grouped
+from speech.formats.folder import ModelFolder
 
 if TYPE_CHECKING:
     from speech.data.recordings import ContinuousSpeech, Recordings
@@ -46,7 +47,7 @@ def score(
     plan = _plan(snr, seed)
     recognizer = load(model)
     folder = model if model.is_dir() else model.parent
-    _warn_of_speech(recognizer, speech or [], stream_card.read(folder, stream_card.TUNING_FILE))
+    _warn_of_speech(recognizer, speech or [], stream_card.read(ModelFolder(folder).tuning))
     recordings, spoken = _read(recognizer, data, speech or [], decoding)
     config = chosen_for(recognizer)
     streams = _posteriors(recognizer, recordings, spoken, plan, "evaluation")
@@ -70,7 +71,8 @@ def score(
         return
     _print(content["evaluation"])
     _print_fast(content["fast_words"])
-    typer.echo(f"Written: {target / stream_card.FILE}, {target / stream_card.PICTURE}")
+    written = ModelFolder(target)
+    typer.echo(f"Written: {written.stream_metrics}, {written.stream_picture}")
 
 
 @app.command(epilog=examples("speech score-recording meeting.flac labels.csv"))
@@ -169,7 +171,7 @@ def tune_thresholds(
     settings = {"decoder": chosen.config.to_dict(), "acceptance": acceptance["thresholds"]}
     for path in stream_card.store(model, settings):
         typer.echo(f"Stored in {path}")
-    write_json((model if model.is_dir() else model.parent) / stream_card.TUNING_FILE, content)
+    write_json(ModelFolder.around(model).tuning, content)
 
 
 # --- what the commands share --------------------------------------------------------------------

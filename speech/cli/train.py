@@ -16,6 +16,7 @@ from speech.cli.console import console, progress, table, warn
 from speech.cli.options import DEFAULT_DATA, DEFAULT_MODEL, DecodingOptions, examples, grouped
 from speech.environment import share_cores
 from speech.errors import CorpusError, ModelError
+from speech.formats.folder import ModelFolder
 from speech.installation import install_command
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def train(
     labels, config = recipe.read()
     label_set = parse_labels(labels)
     run = out or Path("runs") / f"{label_set.name.replace(' ', '-')}-{config.seed}"
-    if (run / trainer.MODEL).exists() and not resume:
+    if ModelFolder(run).keras.exists() and not resume:
         raise ModelError(f"{run}: expected a new folder, got a model; use --resume, another --out")
     recordings = decoding.read(data, config.features, label_set.words)
     negative = None

@@ -26,6 +26,7 @@ from speech.evaluation.robustness import (
     false_accepts_on_noise,
 )
 from speech.evaluation.unseen import measure_unseen
+from speech.formats.folder import ModelFolder
 from speech.labels import LabelSet
 from speech.recognizer import Recognizer
 
@@ -72,7 +73,7 @@ class Evaluation:
         content |= {
             "split": self.split,
             "corpus_sha256": self.corpus_sha256,
-            "clips": "clips.csv",
+            "clips": ModelFolder(Path()).clips.name,
             "calibration": {"clips": self.calibration[0], "mistakes": self.calibration[1]},
             "ece_other_half": self.ece_other_half,
             "accuracy_of_seeds": dict(self.accuracy_of_seeds),

@@ -27,7 +27,6 @@ from speech.recognizer import Recognizer
 WEAK_BELOW = 0.95  # recall of a label that the card names as weak
 FEW_CLIPS = 30  # of a label, below which a share says little
 MOST_MISTAKES = 20
-CARD, HISTORY = "README.md", "history.json"
 _DIGEST_LINE = r"^([0-9a-f]{64})  (model[^/\s]*)$"
 _DIGESTS = """## Files
 
@@ -77,23 +76,23 @@ def evaluate(
 def write(evaluation: Evaluation, out: Path) -> None:
     """Write ``metrics.json``, ``clips.csv`` (the list), PNGs and ``README.md`` (the card)."""
     out.mkdir(parents=True, exist_ok=True)
-    _write_clips(out / "clips.csv", evaluation.clips, evaluation.recognizer.labels)
+    _write_clips(ModelFolder(out).clips, evaluation.clips, evaluation.recognizer.labels)
     history = _history(out)
     pictures = draw(evaluation, history)
     for file, figure in pictures.values():
         plots.save(figure, out / file)
-    write_json(out / "metrics.json", evaluation.to_dict())
+    write_json(ModelFolder(out).metrics, evaluation.to_dict())
     captions = {caption: file for caption, (file, _) in pictures.items()}
     sections = [*card(evaluation, history, captions)]
-    scored = stream_card.read(out)
+    scored = stream_card.read(ModelFolder(out).stream_metrics)
     if scored:
-        tuned = stream_card.read(out, stream_card.TUNING_FILE)
+        tuned = stream_card.read(ModelFolder(out).tuning)
         sections.append(stream_card.markdown(scored, tuned))
     if evaluation.conditions:
         sections.append(_robustness_section(evaluation))
     sections += [*_digests(out), limits_section(evaluation)]
     sections.append(license_section(evaluation.recognizer.provenance))
-    write_text(out / CARD, "\n".join(sections))
+    write_text(ModelFolder(out).card, "\n".join(sections))
 
 
 def draw(
@@ -185,7 +184,7 @@ def changed_files(folder: Path) -> list[str] | None:
     Returns:
         Their names, sorted; None where there is no card with digests.
     """
-    page = folder / CARD
+    page = ModelFolder(folder).card
     text = page.read_text("utf-8", "replace") if page.is_file() else ""
     named = {name: digest for digest, name in re.findall(_DIGEST_LINE, text, re.MULTILINE)}
     if not named:
@@ -253,7 +252,7 @@ def _trained_on(provenance: Mapping[str, Any]) -> str:
 
 
 def _history(folder: Path) -> list[dict[str, float]]:
-    path = folder / HISTORY
+    path = ModelFolder(folder).history
     rows: list[dict[str, float]] = json.loads(path.read_text("utf-8")) if path.is_file() else []
     return rows
 

@@ -15,6 +15,7 @@ from speech.evaluation.synthetic_streams import Plan, condition_name
 from speech.evaluation.tuning import LONGEST_LATENCY, Tuning
 from speech.files import write_json
 from speech.formats.backends import load_keras
+from speech.formats.folder import ModelFolder
 from speech.recognizer import Recognizer
 
 _COLUMNS = (
@@ -22,7 +23,6 @@ _COLUMNS = (
     *("False accepts per hour of speech", "95 % interval", "Unknown words taken for a command"),
     "Latency, median and 95 %",
 )
-FILE, TUNING_FILE, PICTURE = "stream.json", "tuning.json", "stream_det.png"
 
 
 def trained_on(recognizer: Recognizer, folder: Path) -> bool:
@@ -100,19 +100,19 @@ def _speech(recognizer: Recognizer, source: ContinuousSpeech) -> dict[str, Any]:
 
 def write(data: Mapping[str, Any], out: Path) -> None:
     """Write ``stream.json`` and ``stream_det.png`` into a folder."""
-    write_json(out / FILE, data)
+    folder = ModelFolder(out)
+    write_json(folder.stream_metrics, data)
     curves = {
         f"{condition}, {row['det_false_accepts_of']}": row["det"]
         for condition, row in data["evaluation"].items()
         if "det" in row
     }
     if curves:
-        plots.save(plots.det_curves(curves), out / PICTURE)
+        plots.save(plots.det_curves(curves), folder.stream_picture)
 
 
-def read(folder: Path, name: str = FILE) -> dict[str, Any] | None:
-    """What ``write`` left in the folder of a model, or another of the two files, if anything."""
-    path = folder / name
+def read(path: Path) -> dict[str, Any] | None:
+    """The figures of streams in a model's folder, or how it was tuned, if that is there."""
     if not path.is_file():
         return None
     data: dict[str, Any] = json.loads(path.read_text("utf-8"))
@@ -139,7 +139,7 @@ def markdown(data: Mapping[str, Any], tuning: Mapping[str, Any] | None = None) -
         f"wanted. Continuous speech: {sources}.",
         *_by_source(measured),
         _by_command(measured, conditions),
-        f"![Misses against false accepts]({PICTURE})",
+        f"![Misses against false accepts]({ModelFolder(Path()).stream_picture})",
         *_at_rates(measured, conditions),
     ]
     if data.get("fast_words"):
@@ -284,11 +284,11 @@ def store(model: Path, settings: Mapping[str, Any]) -> list[Path]:
     Raises:
         ModelError: No ``.keras`` file there, or what writes it is not installed.
     """
-    path = model / "model.keras" if model.is_dir() else model
+    path = ModelFolder(model).keras if model.is_dir() else model
     if path.suffix != ".keras" or not path.is_file():
         raise ModelError(
             f"{path}: expected the folder of a model or its .keras file, to write to, got "
-            f"{'another file' if path.exists() else 'nothing there'}; store them nowhere",
+            f"{'another file' if path.exists() else 'no file there'}; store them nowhere",
             parameter="store",
         )
     trained = load_keras(path)

@@ -56,6 +56,16 @@ class ModelFolder:
         return self.path / "stream.json"
 
     @property
+    def stream_picture(self) -> Path:
+        """Their DET curves."""
+        return self.path / "stream_det.png"
+
+    @property
+    def tuning(self) -> Path:
+        """How the thresholds of the decoder and of clips were chosen."""
+        return self.path / "tuning.json"
+
+    @property
     def config(self) -> Path:
         """The recipe of the training."""
         return self.path / "config.json"

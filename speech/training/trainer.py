@@ -17,6 +17,7 @@ from speech.errors import ModelError
 from speech.evaluation.metrics import fit_temperature
 from speech.features import mfcc
 from speech.files import replacing, write_json
+from speech.formats.folder import ModelFolder
 from speech.labels import LabelSet
 from speech.model import CommandModel, save_model
 from speech.training.batches import ClipSource, prefetch
@@ -24,8 +25,6 @@ from speech.training.config import TrainConfig
 from speech.training.provenance import provenance
 
 Report = Callable[[Mapping[str, Any]], None]
-
-CHECKPOINT, HISTORY, MODEL = "checkpoint.npz", "history.json", "model.keras"
 
 
 @keras.saving.register_keras_serializable(package="speech")
@@ -106,7 +105,7 @@ def train(
     state = _RunState(model, compile_model(model, config, source.steps()), run, config)
     if resume:
         state.restore()
-    write_json(run / "config.json", config.to_dict() | {"labels": list(labels.labels)})
+    write_json(ModelFolder(run).config, config.to_dict() | {"labels": list(labels.labels)})
     features = mfcc(validation.waveforms, config.features)
     log = _tensorboard_writer(tensorboard)
     while len(state.history) < config.epochs and state.epochs_since_best() < config.patience:
@@ -117,7 +116,7 @@ def train(
             if state.epochs_since_best() == 0:
                 state.keep_best()
         state.save()
-        write_json(run / HISTORY, state.history)
+        write_json(ModelFolder(run).history, state.history)
         report(row)
         log(row)
     state.load_best()
@@ -125,7 +124,7 @@ def train(
     logits = predict_logits(model, features[half])
     model.temperature = fit_temperature(logits, validation.truth[half])
     model.provenance["parameters"] = model.count_params()
-    save_model(model, run / MODEL)
+    save_model(model, ModelFolder(run).keras)
     return model
 
 
@@ -223,7 +222,7 @@ class _RunState:
         self, model: CommandModel, optimizer: MonitoredAdamW, run: Path, config: TrainConfig
     ) -> None:
         self.model, self.optimizer, self.config = model, optimizer, config
-        self.path = run / CHECKPOINT
+        self.path = ModelFolder(run).checkpoint
         self.history: list[dict[str, Any]] = []
         self._best: list[npt.NDArray[Any]] = []
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from speech.errors import ModelError
+from speech.formats.folder import ModelFolder
 from speech.recognizer import Recognizer
 
 _IMAGE = re.compile(r"^!\[[^]]*\]\([^)]*\)\n*", re.MULTILINE)
-_CARD, _METRICS = "README.md", "metrics.json"
 
 
 class ModelRegistry:
@@ -71,14 +71,14 @@ class ModelRegistry:
 
     def card(self, name: str) -> str:
         """The model card as Markdown without its pictures, or why there is none."""
-        path = self._file(name, _CARD)
+        path = self._file(name, lambda folder: folder.card)
         if path is None:
             return f"There is no model card for `{name}`; `speech evaluate` writes one."
         return _IMAGE.sub("", path.read_text("utf-8"))
 
     def metrics(self, name: str) -> Mapping[str, Any]:
         """What was measured of the model; empty where nothing was."""
-        path = self._file(name, _METRICS)
+        path = self._file(name, lambda folder: folder.metrics)
         try:
             content = json.loads(path.read_text("utf-8")) if path else {}
         except ValueError:
@@ -87,11 +87,11 @@ class ModelRegistry:
 
     def picture(self, name: str, file: str) -> Path | None:
         """One of the pictures beside the model, if it is there."""
-        return self._file(name, file)
+        return self._file(name, lambda folder: folder.path / file)
 
-    def _file(self, name: str, file: str) -> Path | None:
+    def _file(self, name: str, which: Callable[[ModelFolder], Path]) -> Path | None:
         home = self._homes.get(name)
-        path = home / file if home else None
+        path = which(ModelFolder(home)) if home else None
         return path if path and path.is_file() else None
 
 
