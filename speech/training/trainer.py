@@ -175,7 +175,7 @@ def _one_epoch(state: "_RunState", source: ClipSource, report: Report) -> dict[s
             raise ModelError(
                 f"the gradient exploded in epoch {epoch + 1}, step {step + 1}: expected a norm of "
                 f"at most {state.config.explosion:g}, got {norms[-1]:g} (loss {losses[-1]:g}); "
-                "lower --learning-rate, or --resume from the last epoch with another --seed"
+                "lower the learning rate, or resume from the last epoch with another seed"
             )
         report({"epoch": epoch, "step": step + 1, "steps": steps})
     seconds = time.perf_counter() - started
@@ -269,7 +269,7 @@ class _RunState:
             if str(saved["key"]) != self._key():
                 raise ModelError(
                     f"{self.path}: expected the checkpoint of this run, got one with another "
-                    "config, label set or corpus; use the same options, or another --out"
+                    "config, label set or corpus; use the same options, or another folder"
                 )
             self.history = json.loads(str(saved["history"]))
             self._best = [saved[f"best{i}"] for i in range(len(self.model.weights))]

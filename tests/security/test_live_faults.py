@@ -37,6 +37,10 @@ from tests.web.test_sessions import WORDS, detections, pieces, told
 LIVE = (
     "speech/stream.py",
     "speech/live/session.py",
+    "speech/live/sources.py",
+    "speech/live/pcm.py",
+    "speech/live/listen.py",
+    "speech/live/scan.py",
     "speech/web/sessions.py",
     "speech/live/microphone.py",
     "speech/web/server.py",
