@@ -171,23 +171,25 @@ class PosteriorDecoder:
 
         The four steps are those that ``speech.stream.StreamDecoder`` lists.
         """
+        # 1. smooth
         n_recent = len(self._recent)
         history = np.concatenate([self._recent, posteriors])
         self._recent = history[-n_recent:].copy()
         smoothed = moving_mean(history[1:], n_recent)  # (n, n_classes)
+        # 2. the most probable command that reaches its threshold; -1 for none
         reached = np.where(smoothed >= self._thresholds, smoothed, -1.0)
         candidates = np.where(reached.max(axis=1) >= 0, reached.argmax(axis=1), -1)  # (n,)
         detections = []
         for row, label in zip(smoothed, candidates.tolist(), strict=True):
             self._windows += 1
-            self._release(row)
+            self._release(row)  # 3. what has ended is held no longer
             if label < 0 or label in self._held:
                 self._candidate = -1
                 continue
             if label != self._candidate:
                 self._candidate, self._candidate_since = label, self._windows
             in_a_row = self._windows - self._candidate_since + 1
-            waited = self._windows - self._last_detection
+            waited = self._windows - self._last_detection  # 4.
             if in_a_row >= self.config.min_consecutive_windows and waited >= self._refractory:
                 detections.append(self._detect(label, float(row[label])))
         return detections
