@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
 
@@ -268,7 +269,7 @@ class _Findings:
 
     def take(self, path: str, content: str) -> None:
         """A file was decoded whose content has this SHA-256."""
-        self.digest.update(f"{readable_name(path)}\0{content}\n".encode())
+        self.digest.update(_digest_line(path, content))
 
     def compare(self, clip: Clip, content: str) -> None:
         """Look whether the same content came under another word."""
@@ -318,22 +319,28 @@ def _decode_into(
     n_noise = 0
     for path in corpus.noise:
         target = part / f"noise-{n_noise}.npy"
-        digest = _attempt(_write_long, corpus.root / path, config.sample_rate, target)
-        if isinstance(digest, bytes):
-            findings.take(path, digest.hex())
-            n_noise += 1
-        else:
-            findings.skipped.append(Skipped(path, digest))
+        written = _attempt(_write_long, corpus.root / path, config.sample_rate, target)
+        if isinstance(written, str):
+            findings.skipped.append(Skipped(path, written))
             target.unlink(missing_ok=True)
+        else:
+            findings.take(path, *written)
+            n_noise += 1
     _judge_skipped(corpus.root, len(paths) + len(corpus.noise), findings.skipped, strict)
     findings.write(part / "digest.json")
 
 
-def _write_long(path: Path, sample_rate: int, target: Path) -> bytes:
+def _digest_line(path: str, content: str) -> bytes:
+    """What a file adds to the digest of a corpus: its name and the SHA-256 of its content."""
+    return f"{readable_name(path)}\0{content}\n".encode()
+
+
+def _write_long(path: Path, sample_rate: int, target: Path) -> tuple[str]:
+    """Decode a recording of any length into a file; a tuple of its SHA-256."""
     with _GrowingArray(target, "<i2") as samples:
         for block in _long_blocks(path, sample_rate):
             samples.append(block)
-    return _sha256(path)
+    return (_sha256(path),)
 
 
 def _long_blocks(path: Path, sample_rate: int) -> Iterator[npt.NDArray[np.int16]]:
@@ -354,10 +361,10 @@ def _read_bytes(path: Path) -> bytes:
         raise AudioError(f"expected a file, got the error {error.strerror!r}") from error
 
 
-def _sha256(path: Path) -> bytes:
+def _sha256(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise AudioError(f"expected a file, got the error {error.strerror!r}") from error
 
@@ -376,6 +383,21 @@ def _in_parallel(read: Callable[[str], T], paths: Sequence[str]) -> Iterator[T |
         # submitted piece by piece: 105,829 results at once would not fit into memory
         for start in range(0, len(paths), 512):
             yield from pool.map(lambda path: _attempt(read, path), paths[start : start + 512])
+
+
+def _recordings_below(folder: Path, root: Path, on_note: OnNote) -> list[str]:
+    """Their paths below the root."""
+    try:
+        files = find_audio([folder], on_note=on_note)
+    except AudioError as error:
+        raise CorpusError(str(error)) from error
+    return [path.relative_to(root).as_posix() for path in files]
+
+
+def _read_long(root: Path, sample_rate: int, path: str) -> tuple[str, npt.NDArray[np.int16]]:
+    """The SHA-256 and the samples of a recording of any length."""
+    samples = np.concatenate(list(_long_blocks(root / path, sample_rate)))
+    return _sha256(root / path), samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -419,27 +441,19 @@ def read_speech(
     skipped: list[Skipped] = []
     for folder in folders:
         root = folder if folder.is_dir() else folder.parent
-        try:
-            files = find_audio([folder], on_note=on_note)
-        except AudioError as error:
-            raise CorpusError(str(error)) from error
-
-        def read(path: str, root: Path = root) -> tuple[bytes, npt.NDArray[np.int16]]:
-            samples = np.concatenate(list(_long_blocks(root / path, config.sample_rate)))
-            return _sha256(root / path), samples
-
-        paths = [path.relative_to(root).as_posix() for path in files]
-        bad = []
+        paths = _recordings_below(folder, root, on_note)
+        read = partial(_read_long, root, config.sample_rate)
+        damaged = []
         for path, result in zip(paths, _in_parallel(read, paths), strict=True):
             if isinstance(result, str):
-                bad.append(Skipped(path, result))
+                damaged.append(Skipped(path, result))
             else:
                 content, samples = result
-                digest.update(f"{readable_name(path)}\0{content.hex()}\n".encode())
+                digest.update(_digest_line(path, content))
                 pieces.append(samples)
-        _judge_skipped(root, len(paths), bad, strict)
-        _tell_skipped(root, len(paths), bad, on_note)
-        skipped += bad
+        _judge_skipped(root, len(paths), damaged, strict)
+        _tell_skipped(root, len(paths), damaged, on_note)
+        skipped += damaged
     if sum(map(len, pieces)) <= config.n_samples:
         raise CorpusError("expected more than one clip of continuous speech, got less; add some")
     names = tuple(map(str, folders))
