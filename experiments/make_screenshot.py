@@ -72,9 +72,9 @@ def served(model: Path) -> Iterator[str]:
 
 
 @contextmanager
-def speaking_browser() -> Iterator[Any]:
-    """A browser whose microphone says the words of the example again and again."""
-    samples, rate = soundfile.read(WORDS)
+def speaking_browser(recording: Path = WORDS, once: bool = False) -> Iterator[Any]:
+    """A browser whose microphone says the words of a recording, again and again or once."""
+    samples, rate = soundfile.read(recording)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         wav = Path(folder) / "words.wav"
         soundfile.write(wav, soxr.resample(samples, rate, MICROPHONE_RATE), MICROPHONE_RATE)
@@ -83,7 +83,7 @@ def speaking_browser() -> Iterator[Any]:
             args=[
                 *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
                 *("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"),
-                f"--use-file-for-fake-audio-capture={wav}",
+                f"--use-file-for-fake-audio-capture={wav}{'%noloop' * once}",
             ],
         )
         yield browser
