@@ -159,8 +159,11 @@ COMMANDS = """
         given = {p.name: p for p in command.params}
         if "model" in given:
             sources = [clip] if "sources" in given else []
+            later = [clip, f"{folder}/words.txt"] if "recording" in given else []
+            if any("--negative-speech" in p.opts for p in command.params):
+                later += ["--negative-speech", str(Path(clip).parent)]
             named = given["model"].param_type_name == "option"
-            sys.argv = ["speech", name, *sources, *["--model"] * named, folder]
+            sys.argv = ["speech", name, *sources, *["--model"] * named, folder, *later]
             tried(name, main.main)
     tried("store", lambda: stream_card.store(Path(folder), DecoderConfig()))
     Path(out).write_text(json.dumps(answers))
@@ -174,6 +177,7 @@ def test_every_command_that_takes_a_model_refuses_a_hostile_keras_file_before_ke
     (tmp_path / "model").mkdir()
     hostile = hostile_models.keras_files(SHIPPED / "model.keras")["a Lambda as the model"]
     (tmp_path / "model" / "model.keras").write_bytes(hostile)
+    (tmp_path / "model" / "words.txt").write_text("0.2\t0.6\tyes\n")  # as Audacity writes labels
     clip = next(tiny_corpus.rglob("*_nohash_*.wav"))
     command = [sys.executable, "-c", textwrap.dedent(COMMANDS)]
     done = subprocess.run(
