@@ -3,7 +3,7 @@
 python experiments/app_latency.py [--rounds N] [--markdown FILE]
 
 Each round starts `python app.py`, opens the page in Chromium, lets the browser's microphone say the
-seven synthetic words that come along, twice, and notes when the Live tab shows which word. The
+seven synthesised words that come along, twice, and notes when the Live tab shows which word. The
 end of a word is looked for in the very samples that the page sent, so that what the browser's fake
 microphone does before does not count, and what the page, the server and the network do, does.
 Wants the extras app and dev, and Chromium.
@@ -48,9 +48,8 @@ window.fetch = (url, options) => {
 };
 window.watchHistory = () => {
   const live = document.querySelector("speech-live");
-  const look = () => window.shown.push(
-    [performance.now() / 1000 - live.offset, live.history[0].time, live.history[0].label]);
-  new MutationObserver(look).observe(live.querySelector("tbody"), { childList: true });
+  live.addEventListener("speech-detection", ({ detail }) => window.shown.push(
+    [performance.now() / 1000 - live.offset, detail.time, detail.label]));
 };
 """
 READ = """async () => {
@@ -126,7 +125,7 @@ def measure() -> dict[str, Any]:
         # what the server does once is not what a session costs
         time.sleep(WARM_UP_SECONDS)
         spent, clock = processor_seconds(process.pid), time.perf_counter()
-        tab.get_by_role("button", name="Start", exact=True).click()
+        tab.get_by_role("button", name="Start listening").click()
         tab.evaluate("window.watchHistory()")
         tab.wait_for_function(f"document.querySelector('speech-live').captured > {SECONDS}")
         clock = time.perf_counter() - clock

@@ -1,13 +1,15 @@
 """Take pictures of the page: the one that the README shows, or every tab in every look.
 
-python experiments/make_screenshot.py                 docs/app.png, the Live tab after seven words
-python experiments/make_screenshot.py --all FOLDER    each tab, light and dark, 1280 and 390 wide
+python experiments/make_screenshot.py          docs/app.png, the Live tab after seven words
+python experiments/make_screenshot.py --all    docs/screenshots: each tab, light and dark, 1280 and
+                                               390 pixels wide
 
-Into the browser's microphone goes the example with seven synthetic words. Wants the extras app
+Into the browser's microphone goes the example with seven synthesized words. Wants the extras app
 and dev, and Chromium. A busy machine only makes it slower: the page is told to drop no sound.
 """
 
 import argparse
+import io
 import shutil
 import socket
 import tempfile
@@ -18,6 +20,7 @@ from typing import Any
 
 import soundfile
 import soxr
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 import speech
@@ -29,10 +32,13 @@ from speech.web.server import serve
 PROJECT = Path(__file__).parents[1]
 MODEL = PROJECT / "saved_models" / "commands-8"
 README_PICTURE = PROJECT / "docs" / "app.png"
+SCREENSHOTS = PROJECT / "docs" / "screenshots"
 WORDS = EXAMPLES / "seven_words.flac"
 MICROPHONE_RATE = 48_000
 WIDTHS = {"wide": 1280, "narrow": 390}
 PATIENCE = 300_000  # milliseconds
+TALLEST = 2_400  # pixels; the rest of the model card is like its beginning
+COLORS = 96  # of a picture, which makes it a third as large
 SECONDS = 13  # of the words, so that the timeline is full and the last word still fresh
 
 
@@ -40,23 +46,29 @@ def main() -> None:
     """Serve the page with the model and take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=MODEL, help="folder of a model")
-    parser.add_argument("--all", type=Path, metavar="FOLDER", help="every tab in every look")
+    parser.add_argument("--all", action="store_true", help="every tab in every look")
     options = parser.parse_args()
     with served(options.model) as address, speaking_browser() as browser:
-        if options.all is None:
+        if not options.all:
             page = open_page(browser, address, WIDTHS["wide"], "light")
-            speak(page, SECONDS)
-            page.screenshot(path=README_PICTURE, full_page=True)
+            speak(page)
+            keep(page, README_PICTURE)
             return
-        options.all.mkdir(parents=True, exist_ok=True)
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         for scheme in ("light", "dark"):
             for name, width in WIDTHS.items():
                 page = open_page(browser, address, width, scheme)
                 for tab, prepare in TABS.items():
                     prepare(page)
-                    path = options.all / f"{tab}-{scheme}-{name}.png"
-                    page.screenshot(path=path, full_page=True)
+                    keep(page, SCREENSHOTS / f"{tab}-{scheme}-{name}.png")
                 page.close()
+
+
+def keep(page: Page, path: Path) -> None:
+    """Save what the page shows, with few colors."""
+    picture = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
+    picture = picture.crop((0, 0, picture.width, min(picture.height, TALLEST)))
+    picture.quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 @contextmanager
@@ -103,15 +115,16 @@ def open_page(browser: Any, address: str, width: int, scheme: str) -> Page:
 def speak(page: Page, seconds: float = SECONDS) -> None:
     """Listen for so long, then look."""
     page.locator("speech-live").evaluate("live => { live.dataset.patience = 600; }")
-    page.get_by_role("button", name="Start", exact=True).click()
+    page.get_by_role("button", name="Start listening").click()
     page.wait_for_function(f"document.querySelector('speech-live').answered > {seconds}")
     page.mouse.move(0, 0)
 
 
 def show_drawer(page: Page) -> None:
     """The drawer of the Live tab, listening being over."""
-    page.get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_role("button", name="Stop listening").click()
     page.get_by_text("Advanced").click()
+    page.wait_for_timeout(2_000)  # the last word's light goes out
 
 
 def upload(page: Page, example: str, expected: str) -> None:
@@ -138,10 +151,11 @@ def show_model(page: Page) -> None:
 
 
 TABS = {
+    "first": lambda page: page.mouse.move(0, 0),
     "live": speak,
     "live-drawer": show_drawer,
-    "file-word": lambda page: upload(page, "Example: one word", "loudest"),
-    "file-long": lambda page: upload(page, "Example: seven words", "commands"),
+    "file-word": lambda page: upload(page, "Example: one word", "left"),
+    "file-long": lambda page: upload(page, "Example: seven words", "commands in"),
     "file-refused": refuse,
     "model": show_model,
 }

@@ -19,7 +19,7 @@ class DatasetSpec:
 
     name: str
     archive: Archive
-    license: str
+    licence: str
     attribution: str
     citation: str
     label_sets: Mapping[str, LabelSet]
@@ -37,7 +37,7 @@ def dataset_specs() -> dict[str, DatasetSpec]:
             for name, s in fields.get("label_sets", {}).items()
         }
         archive = Archive(fields["url"], fields["sha256"], fields.get("bytes"))
-        texts = {key: fields[key] for key in ("name", "license", "attribution", "citation")}
+        texts = {key: fields[key] for key in ("name", "licence", "attribution", "citation")}
         specs[path.stem] = DatasetSpec(**texts, archive=archive, label_sets=sets)
     return specs
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -80,7 +81,7 @@ def scan(
     """
     recognizer = model if isinstance(model, Recognizer) else load(model)
     config = decoder_for(recognizer, threshold).config
-    return _detections(recognizer, config, _blocks(source, no_progress, warn))
+    return _detections(recognizer, config, _limited(source, math.inf, no_progress, warn))
 
 
 def _detections(
@@ -174,23 +175,26 @@ def _empty(path: Path) -> AudioError:
     return AudioError(f"{path}: expected at least one sample, got none; record it again")
 
 
-def _limited(path: Path, max_seconds: float, on_progress: OnProgress, on_note: OnNote) -> Blocks:
-    frames = 0
-    for block, rate in _blocks(path, on_progress, on_note):
-        frames += len(block)
-        if frames > max_seconds * rate:
-            raise AudioError(
-                f"{path}: expected at most {max_seconds / 60:g} minutes, got more; cut it, for "
-                f"example: ffmpeg -i INPUT -t {max_seconds:g} output.wav"
-            )
-        yield block, rate
-
-
-def _blocks(source: FileSource, on_progress: OnProgress, on_note: OnNote) -> Blocks:
+def _limited(
+    source: FileSource, max_seconds: float, on_progress: OnProgress, on_note: OnNote
+) -> Blocks:
     with open_audio(source, on_note=on_note) as file:
+        # before anything is decoded, where the header says it
+        _check_seconds(file.name, file.seconds or 0.0, max_seconds)
+        frames = 0
         for block in file.blocks():
+            frames += len(block)
+            _check_seconds(file.name, frames / file.sample_rate, max_seconds)
             yield block, file.sample_rate
             on_progress(file.bytes_read, file.n_bytes)
+
+
+def _check_seconds(name: str, seconds: float, max_seconds: float) -> None:
+    if seconds > max_seconds:
+        raise AudioError(
+            f"{name}: expected at most {max_seconds / 60:g} minutes, got more; cut it, for "
+            f"example: ffmpeg -i INPUT -t {max_seconds:g} output.wav"
+        )
 
 
 def _gathered(blocks: Blocks, seconds: float) -> Blocks:

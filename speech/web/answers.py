@@ -10,9 +10,10 @@ from PIL import Image
 from speech.audio import FORMATS, Waveform, fit_length
 from speech.errors import SpeechError
 from speech.files import readable_name
+from speech.labels import UNKNOWN, commands
 from speech.live.scan import Timeline, document, word_or_timeline
 from speech.progress import OnProgress, no_progress
-from speech.recognizer import Recognizer
+from speech.recognizer import Prediction, Recognizer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +25,7 @@ INVITATION = (
     f"Upload {FORMATS}, at most {MAX_SECONDS / 60:g} minutes and {MAX_MEGABYTES} MB: one word, or "
     "a long recording to find the commands in."
 )
+_PERHAPS = 0.1  # a command less probable than this is not worth a word
 # Set in the width of a telephone, so that the words in a picture stay legible there.
 _FIGSIZE = (5.0, 2.7)
 _PIXELS_PER_INCH = 240
@@ -107,7 +109,7 @@ def answer_waveform(recognizer: Recognizer, waveform: Waveform) -> Answer:
     features = recognizer.features
     clip = fit_length(waveform, features.n_samples)
     prediction = recognizer.recognize_waveform(clip)
-    status = f"{prediction.label}, {prediction.probability:.0%}"
+    status = _sentence(prediction)
     if len(waveform) > len(clip):
         seconds = len(waveform) / features.sample_rate
         status += f" (the loudest {features.clip_seconds:g} s of {seconds:.2f} s)"
@@ -119,6 +121,24 @@ def answer_waveform(recognizer: Recognizer, waveform: Waveform) -> Answer:
         status,
         None,
     )
+
+
+def _sentence(prediction: Prediction) -> str:
+    """The answer; where no command is accepted, the most probable one that it may have been."""
+    label, probability = prediction.label, prediction.probability
+    names = commands(list(prediction.probabilities))
+    if prediction.accepted and label != UNKNOWN:
+        return f"{label}, {_percent(probability)}"
+    if label == UNKNOWN and names:
+        label = max(names, key=prediction.probabilities.__getitem__)
+        probability = prediction.probabilities[label]
+    if probability < _PERHAPS:
+        return f"{UNKNOWN}, {_percent(prediction.probability)}"
+    return f"{UNKNOWN} (perhaps {label}, {_percent(probability)})"
+
+
+def _percent(probability: float) -> str:
+    return f"{100 * probability:.0f} %"
 
 
 def _picture(figure: "Figure") -> Image.Image:

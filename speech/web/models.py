@@ -11,6 +11,7 @@ import numpy as np
 
 from speech.errors import ModelError
 from speech.formats.folder import ModelFolder
+from speech.labels import SILENCE, UNKNOWN, commands
 from speech.recognizer import Recognizer
 
 _IMAGE = re.compile(r"^!\[[^]]*\]\([^)]*\)\n*", re.MULTILINE)
@@ -84,6 +85,31 @@ class ModelRegistry:
         except ValueError:
             content = {}
         return content if isinstance(content, dict) else {}
+
+    def summary(self, name: str) -> str:
+        """What the model does and how often it is right, in a sentence or two of Markdown.
+
+        Raises:
+            ModelError: As ``get``.
+        """
+        recognizer = self.get(name)
+        words = commands(recognizer.labels)
+        others = {UNKNOWN: "other words", SILENCE: "silence"}
+        rest = " and ".join(text for label, text in others.items() if label in recognizer.labels)
+        text = (
+            f"`{name}` recognizes {len(words)} commands ({', '.join(words)}) in clips of "
+            f"{recognizer.features.clip_seconds:g} s{f', and tells {rest} apart' if rest else ''}."
+        )
+        metrics = self.metrics(name)
+        try:
+            low, high = (100 * metrics[key] for key in ("accuracy_low", "accuracy_high"))
+            measured = (
+                f" It was right for {100 * metrics['accuracy']:.1f} % of {metrics['n']:,} clips of "
+                f"{metrics['split']} speakers (95 % interval {low:.1f} to {high:.1f} %)."
+            )
+        except (KeyError, TypeError, ValueError):
+            measured = ""
+        return text + measured
 
     def picture(self, name: str, file: str) -> Path | None:
         """One of the pictures beside the model, if it is there."""

@@ -14,7 +14,8 @@ from speech.web.sessions import model_settings
 
 STATIC = Path(__file__).parent / "static"
 EXAMPLES = STATIC / "examples"
-EXAMPLE_NAMES = {"left.wav": "Example: one word", "seven_words.flac": "Example: seven words"}
+DEMO = "seven_words.flac"
+EXAMPLE_NAMES = {"left.wav": "Example: one word", DEMO: "Example: seven words"}
 _UPLOAD_SECONDS = 300  # what people upload stays on the disk for so long at most
 _PICTURES = {
     "Confusion matrix": "confusion.png",
@@ -52,11 +53,12 @@ def build_page(registry: ModelRegistry) -> gr.Blocks:
             model_settings(registry.get()),
             html_template=_MODEL_TEMPLATE,
             apply_default_css=False,
+            padding=False,
             elem_id="speech-model",
         )
         with gr.Tabs():
             with gr.Tab("Live"):
-                gr.HTML("<speech-live></speech-live>", apply_default_css=False)
+                gr.HTML("<speech-live></speech-live>", apply_default_css=False, padding=False)
             with gr.Tab("File", render_children=True):
                 connect = _file_tab()
             with gr.Tab("Model", render_children=True):
@@ -80,8 +82,35 @@ def build_page(registry: ModelRegistry) -> gr.Blocks:
     return blocks
 
 
+def page_theme() -> gr.themes.Base:
+    """The look of the page: the system's fonts, and text that stands out by 4.5 to 1 or more."""
+    theme = gr.themes.Default(
+        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"]
+    )
+    return theme.set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_label_text_color="*neutral_700",
+        block_label_text_color_dark="*neutral_200",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        input_placeholder_color="*neutral_600",
+        input_placeholder_color_dark="*neutral_300",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_600",
+        button_primary_text_color="white",
+        button_primary_text_color_dark="white",
+        color_accent="*primary_700",
+        link_text_color="*primary_700",
+        link_text_color_dark="*primary_300",
+    )
+
+
 def _file_tab() -> Callable[[Callable[..., Answer], gr.Dropdown], None]:
     upload = gr.File(label="A recording", elem_id="recording", height=150)
+    gr.HTML("<speech-recorder></speech-recorder>", apply_default_css=False, padding=False)
     with gr.Row():
         for file, name in EXAMPLE_NAMES.items():
             path = str(EXAMPLES / file)
@@ -89,7 +118,11 @@ def _file_tab() -> Callable[[Callable[..., Answer], gr.Dropdown], None]:
             button.click(lambda path=path: path, None, upload, api_visibility="private")
     status = _status()
     recording = gr.HTML(
-        None, html_template=_TIMELINE_TEMPLATE, apply_default_css=False, elem_id="timeline"
+        None,
+        html_template=_TIMELINE_TEMPLATE,
+        apply_default_css=False,
+        padding=False,
+        elem_id="timeline",
     )
     with gr.Row(elem_id="clip"):
         label = gr.Label(label="Probabilities", num_top_classes=12, elem_id="answer")
@@ -137,25 +170,31 @@ def _picture(heading: str, description: str) -> gr.Image:
 def _model_tab(registry: ModelRegistry, heading: gr.HTML) -> gr.Dropdown:
     def show(name: str) -> tuple[Any, ...]:
         try:
-            recognizer = registry.get(name)
+            settings = model_settings(registry.get(name))
         except SpeechError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        return model_settings(recognizer), registry.card(name), *pictures(name)
+        return settings, registry.summary(name), registry.card(name), *pictures(name)
 
     def pictures(name: str) -> list[Image.Image | None]:
         paths = [registry.picture(name, file) for file in _PICTURES.values()]
         return [Image.open(path) if path else None for path in paths]
 
     model = gr.Dropdown(registry.names, value=registry.first, label="Model", filterable=False)
-    with gr.Row():
+    summary = gr.Markdown(registry.summary(registry.first), elem_id="summary")
+    with gr.Row(elem_id="diagrams"):
         frames = [
             gr.Image(
-                image, show_label=False, alt_text=title, interactive=False, buttons=["fullscreen"]
+                image,
+                show_label=False,
+                alt_text=title,
+                interactive=False,
+                buttons=["fullscreen"],
+                elem_classes="diagram",
             )
             for title, image in zip(_PICTURES, pictures(registry.first), strict=True)
         ]
     with gr.Accordion("Train a model of your own", open=False):
         gr.Markdown(_OWN_MODEL)
     card = gr.Markdown(registry.card(registry.first), elem_id="card")
-    model.change(show, model, [heading, card, *frames], api_visibility="private")
+    model.change(show, model, [heading, summary, card, *frames], api_visibility="private")
     return model

@@ -1,5 +1,6 @@
 """The server of the page: where it listens, its routes for live sound, its start and end."""
 
+import json
 import logging
 import signal
 import time
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import FileResponse, JSONResponse
 from starlette.routing import Route
 
 from speech.environment import prepare_server
@@ -20,10 +21,18 @@ from speech.web.answers import MAX_MEGABYTES, answer_waveform
 from speech.web.gradio_patches import gradio as gr
 from speech.web.gradio_patches import slow_down_queue
 from speech.web.models import ModelRegistry
-from speech.web.page import EXAMPLES, STATIC, build_page
+from speech.web.page import DEMO, EXAMPLES, STATIC, build_page, page_theme
 from speech.web.sessions import MAX_CHUNK_BYTES, Listener, Listeners
 
-_SCRIPTS = ("model.js", "microphone.js", "rolling.js", "live.js", "timeline.js")
+_SCRIPTS = (
+    "model.js",
+    "source.js",
+    "rolling.js",
+    "history.js",
+    "live.js",
+    "timeline.js",
+    "recorder.js",
+)
 _MAX_SETTINGS_BYTES = 4096  # of what a page asks for when it begins
 _FIRST_PAGE_SECONDS = 5.0  # a browser has loaded the page by then
 
@@ -40,8 +49,6 @@ def serve(registry: ModelRegistry, address: Address) -> gr.Blocks:
     address.check()
     prepare_server(public=address.share)
     blocks = build_page(registry)
-    fonts = ["system-ui", "sans-serif"]
-    scripts = [f"<script>{(STATIC / name).read_text('utf-8')}</script>" for name in _SCRIPTS]
     try:
         blocks.launch(
             server_name=address.host,
@@ -59,9 +66,9 @@ def serve(registry: ModelRegistry, address: Address) -> gr.Blocks:
             footer_links=[],
             max_file_size=f"{MAX_MEGABYTES}mb",
             allowed_paths=[str(EXAMPLES)],
-            theme=gr.themes.Default(primary_hue="blue", font=fonts, font_mono=["monospace"]),
+            theme=page_theme(),
             css=(STATIC / "page.css").read_text("utf-8"),
-            head="\n".join(scripts),
+            head=_scripts(),
             app_kwargs={"routes": live_routes(registry, Listeners())},
         )
     except OSError as error:
@@ -71,6 +78,13 @@ def serve(registry: ModelRegistry, address: Address) -> gr.Blocks:
         ) from error
     slow_down_queue(blocks)
     return blocks
+
+
+def _scripts() -> str:
+    live = json.dumps((STATIC / "live.html").read_text("utf-8"))
+    scripts = [f"window.speechLivePage = {live};"]
+    scripts += [(STATIC / name).read_text("utf-8") for name in _SCRIPTS]
+    return "\n".join(f"<script>{script}</script>" for script in scripts)
 
 
 def wait(blocks: gr.Blocks, recognizer: Recognizer) -> None:
@@ -88,15 +102,16 @@ def wait(blocks: gr.Blocks, recognizer: Recognizer) -> None:
 
 
 def live_routes(registry: ModelRegistry, listeners: Listeners) -> list[Route]:
-    """The requests of the Live tab: begin, push a piece of sound, end."""
+    """The requests of the Live tab: begin, push a piece of sound, end; and the demo's recording."""
 
     async def begin(request: Request) -> Any:
         _check_length(request, _MAX_SETTINGS_BYTES)
         settings = await request.json()
 
         def make() -> Listener:
-            model, *numbers = (settings.get(key) for key in ("model", "threshold", "smoothing"))
-            return Listener(registry.get(model), *numbers)
+            keys = ("model", "threshold", "smoothing", "sensitivity")
+            model, *others = (settings.get(key) for key in keys)
+            return Listener(registry.get(model), *others)
 
         listener = await run_in_threadpool(make)
         return {"key": listeners.add(listener), **listener.settings()}
@@ -115,9 +130,13 @@ def live_routes(registry: ModelRegistry, listeners: Listeners) -> list[Route]:
         listener = listeners.remove(request.path_params["key"])
         return {"messages": await run_in_threadpool(listener.end)}
 
+    async def demo(_: Request) -> FileResponse:
+        return FileResponse(EXAMPLES / DEMO, media_type="audio/flac")
+
     # a page of another origin may not send these types without being asked first, and Gradio
     # refuses such a question
     return [
+        Route("/live/demo", demo, methods=["GET"]),
         Route("/live", _answering(begin, "application/json"), methods=["POST"]),
         Route("/live/{key}", _answering(push, "application/octet-stream"), methods=["POST"]),
         Route("/live/{key}/end", _answering(end, "application/json"), methods=["POST"]),

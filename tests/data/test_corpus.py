@@ -217,7 +217,7 @@ def test_recipes_can_be_checked_and_their_label_sets_be_learned() -> None:
         assert recipe.name == name
         assert recipe.archive.url.startswith("https://")
         assert re.fullmatch(r"[0-9a-f]{64}", recipe.archive.sha256)
-        assert recipe.license
+        assert recipe.licence
         assert recipe.attribution
         assert recipe.citation
         for labels in recipe.label_sets.values():

@@ -450,7 +450,7 @@ def test_a_recipe_leads_to_clips(
     (tmp_path / "datasets").mkdir()
     (tmp_path / "datasets" / "tiny.toml").write_text(
         f'name = "tiny"\nurl = "{site.url}"\nsha256 = "{site.archive().sha256}"\n'
-        f'bytes = {len(site.content)}\nlicense = "none"\nattribution = "me"\ncitation = "none"\n'
+        f'bytes = {len(site.content)}\nlicence = "none"\nattribution = "me"\ncitation = "none"\n'
         '[label_sets.two]\nwords = ["yes", "no"]\nunknown = true\nsilence = true\n'
     )
     monkeypatch.setattr("speech.installation.PACKAGE", tmp_path / "speech")

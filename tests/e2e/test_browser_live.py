@@ -17,9 +17,12 @@ from speech.live.scan import scan_file
 from speech.live.session import decoder_for
 from speech.recognizer import load
 from speech.stream import StreamDecoder
+from speech.web.address import Address
 from speech.web.sessions import Listener
 from tests.e2e import tones
 from tests.e2e.conftest import ALLOWED, FAKE, MICROPHONE_RATE
+from tests.web.proxy import proxied
+from tests.web.serving import free_port
 
 pytestmark = [
     pytest.mark.browser,
@@ -42,12 +45,12 @@ def start(page, patient=True) -> None:
     """Press Start; a patient page waits for a busy machine and drops nothing."""
     if patient:
         page.locator("speech-live").evaluate("live => { live.dataset.patience = 60; }")
-    page.get_by_role("button", name="Start", exact=True).click()
+    page.get_by_role("button", name="Start listening").click()
     page.locator("speech-live[data-state=listening]").wait_for()
 
 
 def stop(page) -> None:
-    page.get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_role("button", name="Stop listening").click()
     expect_status(page, "Stopped")
 
 
@@ -61,7 +64,7 @@ def expect_words(page, words) -> None:
     """Those of the history, of which the newest stands above."""
     from playwright.sync_api import expect
 
-    cells = page.locator("speech-live tbody td:nth-child(2)")
+    cells = page.locator("speech-live tr.detection td:nth-child(2)")
     expect(cells).to_have_text([*reversed(words)])
 
 
@@ -82,17 +85,23 @@ def shipped():
     return load(ROOT / "saved_models" / "commands-8")
 
 
-def surely_heard(recognizer, samples) -> list[str]:
-    """The words that every threshold could be ``MARGIN`` higher for, wherever the steps begin."""
+def shifted_detections(recognizer, samples) -> list[list[str]]:
+    """The words with thresholds that are ``MARGIN`` higher, wherever the steps may begin."""
     config = decoder_for(recognizer).config
     words = list(commands(recognizer.labels))
     strict = {word: config.thresholds.get(word, config.threshold) + MARGIN for word in words}
-    heard = []
+    results = []
     for shift in range(0, round(config.step_seconds * 16_000), 200):
         decoder = StreamDecoder(recognizer, dataclasses.replace(config, thresholds=strict))
         found = decoder.push(np.pad(samples, (shift, 0))) + decoder.flush()
-        heard.append([detection.label for detection in found])
-    return heard[0] if all(each == heard[0] for each in heard) else []
+        results.append([detection.label for detection in found])
+    return results
+
+
+def surely_detected(recognizer, samples) -> list[str]:
+    """The words, if they are the same wherever the steps begin."""
+    first, *others = shifted_detections(recognizer, samples)
+    return first if all(words == first for words in others) else []
 
 
 def people() -> Iterator[tuple[str, np.ndarray]]:
@@ -122,14 +131,14 @@ def spoken_words(shipped) -> tuple[list[str], np.ndarray]:
     """
     sure: dict[str, np.ndarray] = {}
     for word, clip in itertools.chain(people(), synthesiser(shipped)):
-        if word not in sure and len(sure) < 4 and surely_heard(shipped, clip) == [word]:
+        if word not in sure and len(sure) < 4 and surely_detected(shipped, clip) == [word]:
             sure[word] = clip
     whole = np.concatenate([*sure.values()])
-    assert surely_heard(shipped, whole) == [*sure]
+    assert surely_detected(shipped, whole) == [*sure]
     return [*sure], whole.astype(np.float64)
 
 
-def test_the_shipped_model_hears_words_of_people_in_their_order(
+def test_the_shipped_model_detects_words_of_people_in_their_order(
     open_page, speaking, serve, shipped, spoken_words
 ):
     words, samples = spoken_words
@@ -140,14 +149,14 @@ def test_the_shipped_model_hears_words_of_people_in_their_order(
     stop(page)
 
 
-def test_the_server_hears_what_the_microphone_hears_and_keeps_nothing(
+def test_the_server_gets_what_the_microphone_gets_and_keeps_nothing(
     open_page, speaking, tones_address, monkeypatch
 ):
-    heard = []
+    received = []
     push = Listener.push
 
     def spy(self, pcm, rate, lost=0.0):
-        heard.append((np.frombuffer(pcm, "<i2"), rate, lost))
+        received.append((np.frombuffer(pcm, "<i2"), rate, lost))
         return push(self, pcm, rate, lost)
 
     monkeypatch.setattr(Listener, "push", spy)
@@ -158,10 +167,10 @@ def test_the_server_hears_what_the_microphone_hears_and_keeps_nothing(
     expect_words(page, WORDS)
     stop(page)
     assert sorted(folder.rglob("*")) == before
-    assert not [lost for *_, lost in heard if lost]
-    rates = {rate for _, rate, _ in heard}
+    assert not [lost for *_, lost in received if lost]
+    rates = {rate for _, rate, _ in received}
     assert len(rates) == 1
-    whole = np.concatenate([samples for samples, *_ in heard]) / 32768
+    whole = np.concatenate([samples for samples, *_ in received]) / 32768
     at_16k = load_audio((whole.astype(np.float32), rates.pop()), 16_000)
     source = load_audio((speech().astype(np.float32), MICROPHONE_RATE), 16_000)
     words = [source[at : at + 8_000] for at in range(23_200, 90_401, 22_400)]
@@ -169,11 +178,11 @@ def test_the_server_hears_what_the_microphone_hears_and_keeps_nothing(
     assert np.median([correlation(at_16k, word) for word in words]) > 0.98
 
 
-def correlation(heard, source) -> float:
+def correlation(received, source) -> float:
     """The highest over all shifts, of which a quarter of a sample is the smallest."""
-    heard, source = (scipy.signal.resample_poly(samples, 4, 1) for samples in (heard, source))
-    products = scipy.signal.correlate(heard, source, mode="valid")
-    energy = np.cumsum(np.concatenate([[0.0], heard**2]))
+    received, source = (scipy.signal.resample_poly(samples, 4, 1) for samples in (received, source))
+    products = scipy.signal.correlate(received, source, mode="valid")
+    energy = np.cumsum(np.concatenate([[0.0], received**2]))
     norms = np.sqrt(energy[len(source) :] - energy[: -len(source)]) * np.linalg.norm(source)
     return float((products / norms).max())
 
@@ -213,7 +222,7 @@ def test_a_slow_model_drops_sound_and_says_so_instead_of_lagging(open_page, spea
     stop(page)
 
 
-def test_what_was_heard_can_be_replayed_saved_and_cleared(open_page, speaking, tones_address):
+def test_what_was_detected_can_be_replayed_saved_and_cleared(open_page, speaking, tones_address):
     page = open_page(tones_address, speaking(speech(("high", "low")), "two"))
     start(page)
     expect_words(page, ("high", "low"))
@@ -228,7 +237,7 @@ def test_what_was_heard_can_be_replayed_saved_and_cleared(open_page, speaking, t
     rows = list(csv.DictReader(download.value.path().read_text("utf-8").splitlines()))
     assert [row["label"] for row in rows] == ["high", "low"]
     page.get_by_role("button", name="Clear").click()
-    assert page.locator("speech-live tbody tr").count() == 0
+    assert page.locator("speech-live tr.detection").count() == 0
 
 
 def test_the_drawer_begins_with_the_models_settings_and_changes_what_is_detected(
@@ -236,18 +245,151 @@ def test_the_drawer_begins_with_the_models_settings_and_changes_what_is_detected
 ):
     page = open_page(tones_address, speaking(speech(), "four"))
     page.get_by_text("Advanced").click()
-    threshold = page.get_by_label("Threshold")
+    threshold = page.get_by_label("Threshold of all words")
     assert threshold.input_value() == "0.8"
     assert page.get_by_label("Smoothing").input_value() == "0.3"
     assert not page.get_by_label("Let the browser process the sound").is_checked()
     threshold.fill("1")
     start(page)
     page.wait_for_function("document.querySelector('speech-live').answered > 3.5")
-    assert page.locator("speech-live tbody tr").count() == 0
+    assert page.locator("speech-live tr.detection").count() == 0
     page.get_by_role("button", name="Back to the model's").click()
     assert threshold.input_value() == "0.8"
-    page.locator("speech-live tbody tr").first.wait_for()
+    page.locator("speech-live tr.detection").first.wait_for()
     stop(page)
+
+
+def test_words_to_say_light_up_and_the_microphone_shows_on_every_tab(
+    open_page, speaking, tones_address
+):
+    from playwright.sync_api import expect
+
+    page = open_page(tones_address, speaking(speech(), "four"))
+    chips = page.locator(".live-chips li")
+    expect(chips).to_have_text(["low", "high"])
+    expect(page.locator(".live-canvas")).to_be_hidden()
+    start(page)
+    expect(page.locator(".live-chips li.lit")).to_have_text("low")
+    expect(page.locator(".live-chips li.lit")).to_have_text("high")
+    page.get_by_role("tab", name="File").click()
+    badge = page.get_by_role("button", name="Microphone on")
+    expect(badge).to_be_visible()
+    assert page.title().startswith("● ")
+    badge.click()
+    expect(badge).to_have_count(0)
+    assert not page.title().startswith("● ")
+    page.get_by_role("tab", name="Live").click()
+    expect_status(page, "Stopped")
+    expect(page.get_by_role("meter", name="Level")).to_have_attribute("aria-valuenow", "-60")
+    expect(page.locator(".live-chips li.lit")).to_have_count(0)
+
+
+def test_a_near_miss_is_shown_with_what_it_needed_and_a_higher_sensitivity_detects_it(
+    open_page, speaking, tones_address
+):
+    from playwright.sync_api import expect
+
+    noise = tones.said([], 6.0, MICROPHONE_RATE)
+    soft = noise + 0.72 * (tones.said([(2.0, "high")], 6.0, MICROPHONE_RATE) - noise)
+    page = open_page(tones_address, speaking(soft, "soft"))
+    start(page)
+    near = page.locator("speech-live tr.near")
+    expect(near).to_have_count(1)
+    expect(near).to_contain_text("high? ")
+    expect(near).to_contain_text(" %, needs 80 %")
+    expect_words(page, [])
+    stop(page)
+    page.get_by_label("High", exact=True).check()
+    again = open_page(tones_address, speaking(soft, "soft again"))
+    again.get_by_label("High", exact=True).check()
+    start(again)
+    expect_words(again, ["high"])
+    expect(again.locator("speech-live tr.near")).to_have_count(0)
+
+
+def test_rows_of_an_earlier_run_are_told_apart(open_page, speaking, tones_address):
+    from playwright.sync_api import expect
+
+    page = open_page(tones_address, speaking(speech(("high", "low")), "two apart"))
+    start(page)
+    expect_words(page, ("high", "low"))
+    stop(page)
+    expect(page.locator("speech-live tr.earlier")).to_have_count(0)
+    start(page)
+    expect(page.locator("speech-live tr.earlier.detection")).to_have_count(2)
+    runs = page.locator("speech-live tr.run")
+    expect(runs).to_have_count(2)
+    expect(runs.first).to_contain_text("Microphone, from ")
+    stop(page)
+
+
+def test_the_demo_needs_no_microphone_and_its_words_are_detected(open_page, launch, serve, shipped):
+    from speech.web.page import DEMO, EXAMPLES
+
+    results = shifted_detections(shipped, load_audio(EXAMPLES / DEMO, 16_000))
+    sure = [word for word in results[0] if all(word in words for words in results)]
+    assert len(sure) >= 4
+    page = open_page(serve(shipped), launch(ALLOWED))
+    page.locator("speech-live").evaluate("live => { live.dataset.patience = 60; }")
+    page.get_by_role("button", name="Play the demo").click()
+    expect_status(page, "Watch them light up")
+    expect_status(page, "The demo is over.")
+    words = page.locator("speech-live tr.detection td:nth-child(2)").all_inner_texts()
+    said = iter(reversed(words))
+    assert all(word in said for word in sure), words
+    expected = iter(d.label for d in scan_file(shipped, EXAMPLES / DEMO).detections)
+    assert all(word in expected for word in reversed(words)), words
+
+
+def test_where_the_server_stops_the_page_says_so_and_goes_on_when_it_is_back(
+    open_page, speaking, tmp_path, monkeypatch
+):
+    from speech.web.models import ModelRegistry
+    from speech.web.server import serve as serve_page
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    address = Address(port=free_port())
+    blocks = serve_page(ModelRegistry(tones.recognizer()), address)
+    page = open_page(str(blocks.local_url), speaking(speech(), "four"))
+    start(page)
+    blocks.close(verbose=False)
+    expect_status(page, "The server stopped; press Start when it is back.")
+    blocks = serve_page(ModelRegistry(tones.recognizer()), address)
+    try:
+        expect_status(page, "The server is back; press Start.")
+        start(page)
+        expect_status(page, "Listening to")
+        stop(page)
+    finally:
+        blocks.close(verbose=False)
+
+
+def test_below_a_path_of_a_proxy_the_page_listens_and_takes_files(
+    open_page, speaking, tmp_path, monkeypatch
+):
+    from playwright.sync_api import expect
+
+    from speech.web.models import ModelRegistry
+    from speech.web.server import serve as serve_page
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    port = free_port()
+    address = Address(port=port, root_path="/speech")
+    blocks = serve_page(ModelRegistry(tones.recognizer()), address)
+    try:
+        with proxied(port, "/speech") as below:
+            page = open_page(f"{below}/", speaking(speech(), "four"))
+            start(page)
+            expect_words(page, WORDS)
+            stop(page)
+            page.get_by_role("tab", name="File").click()
+            page.get_by_role("button", name="Example: seven words").click()
+            expect(page.locator("#status [role=status]")).to_contain_text(" in 16.6 s.")
+            page.wait_for_function(
+                "document.querySelector('speech-timeline audio').readyState >= 1"
+            )
+    finally:
+        blocks.close(verbose=False)
 
 
 def test_a_microphone_that_was_not_allowed_is_a_sentence(open_page, launch, tones_address):

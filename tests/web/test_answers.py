@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("gradio")
 
+from speech.audio import FORMATS
 from speech.errors import ModelError
 from speech.web.answers import ERROR_MARK, INVITATION, Answer, answer_file
 from tests.e2e.tones import recognizer, said
@@ -27,12 +28,27 @@ def wav(tmp_path):
 
 
 @pytest.mark.parametrize(("volume", "label"), [(1.0, "yes"), (0.1, "no"), (0.0, "silence")])
-def test_the_answer_is_the_recognisers(wav, volume, label):
+def test_the_answer_is_the_recognizers(wav, volume, label):
     answer = answer_file(by_loudness(), wav(volume=volume))
     assert answer.probabilities is not None
     assert tuple(answer.probabilities) == LABELS
     assert max(answer.probabilities, key=answer.probabilities.__getitem__) == label
-    assert answer.status == f"{label}, 97%"
+    assert answer.status == f"{label}, 97 %"
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "sentence"),
+    [
+        ((0.02, 0.01, 0.96, 0.01), "unknown, 96 %"),
+        ((0.34, 0.05, 0.6, 0.01), "unknown (perhaps yes, 34 %)"),
+        ((0.9, 0.05, 0.04, 0.01), "yes, 90 %"),
+        ((0.01, 0.01, 0.01, 0.97), "silence, 97 %"),
+    ],
+)
+def test_where_no_command_is_accepted_the_nearest_one_is_named(wav, probabilities, sentence):
+    recognizer = by_loudness()
+    recognizer._infer = lambda clips: np.tile(np.float32(probabilities), (len(clips), 1))
+    assert answer_file(recognizer, wav()).status == sentence
 
 
 def test_what_is_odd_about_a_recording_is_told_with_its_answer(tmp_path):
@@ -40,7 +56,7 @@ def test_what_is_odd_about_a_recording_is_told_with_its_answer(tmp_path):
     one = tone(1.0, 16_000)
     path.write_bytes(encode(np.stack([one, -one], axis=1), 16_000))
     answer = answer_file(by_loudness(), str(path))
-    assert answer.status.startswith("yes, 97%. Note: the channels cancel each other out")
+    assert answer.status.startswith("yes, 97 %. Note: the channels cancel each other out")
     assert str(tmp_path) not in answer.status
 
 
@@ -53,20 +69,20 @@ def test_the_pictures_are_sharp_and_of_one_size(wav):
     assert np.asarray(answer.mfcc).std() > 1
 
 
-def test_any_rate_is_heard_at_the_models(wav):
-    heard: list[npt.NDArray[np.float32]] = []
-    answer_file(by_loudness(heard), wav(rate=44_100))
-    assert heard[0].shape == (16_000,)
-    np.testing.assert_allclose(heard[0][500:-500], tone(1, 16_000)[500:-500], atol=1e-3)
+def test_any_rate_becomes_that_of_the_model(wav):
+    clips: list[npt.NDArray[np.float32]] = []
+    answer_file(by_loudness(clips), wav(rate=44_100))
+    assert clips[0].shape == (16_000,)
+    np.testing.assert_allclose(clips[0][500:-500], tone(1, 16_000)[500:-500], atol=1e-3)
 
 
-def test_of_a_recording_of_two_clips_the_loudest_one_is_recognised(tmp_path):
+def test_of_a_recording_of_two_clips_the_loudest_one_is_recognized(tmp_path):
     samples = 0.01 * noise(seconds=2)
     samples[8_000:24_000] += tone(1, 16_000)
     path = tmp_path / "two.wav"
     path.write_bytes(encode(samples, 16_000))
     answer = answer_file(by_loudness(), str(path))
-    assert answer.status == "yes, 97% (the loudest 1 s of 2.00 s)"
+    assert answer.status == "yes, 97 % (the loudest 1 s of 2.00 s)"
     assert answer.probabilities is not None
     assert answer.probabilities["yes"] > 0.9
     assert answer.recording == {"audio": f"gradio_api/file={path}"}
@@ -99,16 +115,16 @@ def test_a_bad_file_becomes_one_message_without_the_servers_folder(tmp_path, con
     assert "\n" not in answer.status
 
 
-def test_two_hours_in_a_small_file_are_refused_before_they_are_recognised(tmp_path):
-    heard: list[npt.NDArray[np.float32]] = []
+def test_two_hours_in_a_small_file_are_refused_before_they_are_recognized(tmp_path):
+    clips: list[npt.NDArray[np.float32]] = []
     path = tmp_path / "silence.flac"
     path.write_bytes(encode(np.zeros(7200 * 8_000, np.int16), 8_000, "FLAC"))
     assert path.stat().st_size < 1_000_000
-    status = answer_file(by_loudness(heard), str(path)).status
+    status = answer_file(by_loudness(clips), str(path)).status
     assert status.startswith(
         f"{ERROR_MARK} silence.flac: expected at most 60 minutes, got more; cut"
     )
-    assert not heard
+    assert not clips
 
 
 def test_an_hour_of_silence_is_an_answer_like_any_other(tmp_path):
@@ -124,7 +140,7 @@ def test_of_an_m4a_it_says_what_it_reads_and_how_to_convert(wav, tmp_path):
         ["ffmpeg", "-v", "error", "-i", wav(), "-c:a", "aac", str(path)], check=True, timeout=60
     )
     status = answer_file(by_loudness(), str(path)).status
-    assert status.startswith(f"{ERROR_MARK} memo.m4a: expected WAV, FLAC, OGG, Opus or MP3, got")
+    assert status.startswith(f"{ERROR_MARK} memo.m4a: expected {FORMATS}, got")
     assert status.endswith("convert it, for example: ffmpeg -i INPUT output.wav")
 
 

@@ -73,3 +73,20 @@ def test_another_model_of_the_same_name_does_not_take_its_card(folder, tmp_path_
     registry = ModelRegistry(first, folder / "somewhere.onnx", [folder], lambda path: by_loudness())
     assert registry.names == ["one", "two"]
     assert "There is no model card" in registry.card("one")
+
+
+def test_a_model_is_summed_up_in_a_sentence_with_what_was_measured(folder):
+    registry = ModelRegistry(by_loudness(), folder / "one")
+    sentence = (
+        "`by-loudness` recognizes 2 commands (yes, no) in clips of 1 s, and tells other words and "
+        "silence apart."
+    )
+    assert registry.summary("by-loudness") == sentence
+    (folder / "one" / "metrics.json").write_text(
+        '{"accuracy": 0.9672, "accuracy_low": 0.9587, "accuracy_high": 0.9741, "n": 2076,'
+        ' "split": "validation"}'
+    )
+    assert registry.summary("by-loudness") == (
+        f"{sentence} It was right for 96.7 % of 2,076 clips of validation speakers "
+        "(95 % interval 95.9 to 97.4 %)."
+    )

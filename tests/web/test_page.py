@@ -47,5 +47,5 @@ def test_a_program_can_ask_the_page(tmp_path, monkeypatch, capfd):
     assert {entry["label"] for entry in label["confidences"]} == set(LABELS)
     assert Path(waveform).is_file()
     assert Path(mfcc).is_file()
-    assert status == "yes, 97%"
+    assert status == "yes, 97 %"
     assert capfd.readouterr().out == ""

@@ -161,7 +161,7 @@ def live():
 SOUND = {"Content-Type": "application/octet-stream"}
 
 
-def test_what_a_page_says_is_heard_and_forgotten_when_it_ends(live):
+def test_what_a_page_sends_is_decoded_and_forgotten_when_it_ends(live):
     client, listeners = live
     key = client.post("/live", json={}).json()["key"]
     pcm = np.round(32767 * tone(0.4, 16_000)).astype("<i2").tobytes()

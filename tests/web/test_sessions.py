@@ -1,4 +1,4 @@
-"""Those who listen live, without a page: what they are told, and that nobody hears another."""
+"""Live sessions without a page: their messages, and that they are kept apart."""
 
 from collections.abc import Iterator
 
@@ -68,7 +68,7 @@ def test_lost_sound_shifts_the_times_and_joins_no_halves():
     assert detections(found)[0][1] == pytest.approx(whole[-1][1], abs=0.1 + 1e-6)
 
 
-def test_listeners_do_not_hear_one_another():
+def test_listeners_are_not_mixed_up():
     speeches = [[(0.5, "low"), (2.0, "low")], [(0.5, "high"), (2.0, "high")], WORDS]
     model = recognizer()
     listeners = [Listener(model) for _ in speeches]
@@ -90,7 +90,11 @@ def test_the_settings_are_the_models_unless_others_are_wanted():
 
 
 @pytest.mark.parametrize(
-    "chosen", [(0.0, None), (1.5, None), ("a", None), (None, 0.25), (None, -1)]
+    "chosen",
+    [
+        *((0.0, None), (1.5, None), ("a", None), (None, 0.25), (None, -1)),
+        *((None, None, "extreme"), (None, None, 1.0)),
+    ],
 )
 def test_settings_that_do_not_fit_are_refused(refused, chosen):
     assert "set them back" in refused(SpeechError, lambda: Listener(recognizer(), *chosen))
@@ -110,6 +114,57 @@ def test_what_is_no_sound_is_refused_and_changes_nothing(refused, pcm, rate, los
         found += listener.push(piece, RATE)
     expected = detections(told(Listener(recognizer()), samples))
     assert detections(found + listener.end()) == expected
+
+
+@pytest.mark.parametrize(
+    ("sensitivity", "expected"), [("low", 0.947), ("medium", 0.8), ("high", 0.472)]
+)
+def test_a_sensitivity_moves_all_thresholds_by_the_same_odds(sensitivity, expected):
+    settings = Listener(recognizer(), sensitivity=sensitivity).settings()
+    assert (
+        settings["thresholds"]["high"] == settings["threshold"] == pytest.approx(expected, abs=1e-3)
+    )
+
+    def odds(label):
+        return settings["thresholds"][label] / (1 - settings["thresholds"][label])
+
+    assert odds("high") / odds("low") == pytest.approx((0.8 / 0.2) / (0.7 / 0.3))
+
+
+def softly(words: list[tuple[float, str]], seconds: float, volume: float) -> np.ndarray:
+    """The words as ``said`` says them, softer."""
+    noise = said([], seconds)
+    return noise + volume * (said(words, seconds) - noise)
+
+
+def near_misses(messages: list[dict]) -> list[str]:
+    return [m["label"] for m in messages if m["type"] == "near"]
+
+
+def test_a_command_below_its_threshold_is_a_near_miss_with_what_it_needed():
+    # of a little less energy than the network of tones wants to be sure
+    messages = told(Listener(recognizer()), softly([(0.5, "high")], 3.0, 0.72))
+    assert not detections(messages)
+    (near,) = [m for m in messages if m["type"] == "near"]
+    highest = max(m["probabilities"][1] for m in messages if m["type"] == "step")
+    assert (near["label"], near["threshold"]) == ("high", 0.8)
+    assert near["probability"] == highest
+    assert 0.48 < near["probability"] < 0.8
+    assert 0.5 < near["time"] < 2.0
+
+
+def test_what_is_detected_is_no_near_miss_and_what_is_improbable_is_none():
+    messages = told(Listener(recognizer()), said(WORDS, 5.0))
+    assert len(detections(messages)) == 3
+    assert not near_misses(messages)
+    assert not near_misses(told(Listener(recognizer()), softly(WORDS, 5.0, 0.4)))
+
+
+def test_a_higher_sensitivity_detects_what_was_a_near_miss():
+    samples = softly([(0.5, "high")], 3.0, 0.72)
+    messages = told(Listener(recognizer(), sensitivity="high"), samples)
+    assert [label for label, _ in detections(messages)] == ["high"]
+    assert not near_misses(messages)
 
 
 def test_a_quiet_and_a_clipping_microphone_are_told():

@@ -7,93 +7,48 @@
   const BEHIND = 0.5; // seconds that may wait, unless data-patience says another number; beyond it
   // all that waits is dropped
   const SLICE = 0.025; // seconds of one bar of the waveform
-  const MOST = 100; // detections in the history
   const KEPT = 4; // seconds of answered sound to cut replays from
+  const LIT = 1500; // milliseconds that a spoken word stays lit
 
-  const PAGE = `
-    <div class="live-top">
-      <button type="button" class="live-button">Start</button>
-      <div class="live-word" aria-live="polite">&nbsp;</div>
-      <div class="live-level">
-        <div class="live-meter" role="meter" aria-label="Level" aria-valuemin="-60"
-          aria-valuemax="0" aria-valuenow="-60"><div></div></div>
-        <p class="live-hint" role="status"></p>
-      </div>
-    </div>
-    <p class="live-status" role="status"></p>
-    <canvas class="live-canvas" role="img"
-      aria-label="The last ten seconds: waveform, words heard, and the probability of each class"
-    ></canvas>
-    <details class="live-more">
-      <summary>Advanced</summary>
-      <div class="live-settings">
-        <label for="live-threshold">Threshold <output name="threshold"></output>
-          <input type="range" id="live-threshold" name="threshold" min="0.05" max="1" step="0.01"></label>
-        <label for="live-smoothing">Smoothing <output name="smoothing"></output>
-          <input type="range" id="live-smoothing" name="smoothing"></label>
-        <label class="live-check"><input type="checkbox" name="processing">
-          Let the browser process the sound (echo, noise, gain). The model was trained
-          without.</label>
-        <button type="button" name="defaults">Back to the model's</button>
-      </div>
-    </details>
-    <div class="live-heard">
-      <h2>Heard</h2>
-      <button type="button" name="csv" disabled>Download CSV</button>
-      <button type="button" name="clear" disabled>Clear</button>
-    </div>
-    <div class="live-table"><table>
-      <thead><tr><th>Time</th><th>Word</th><th>Probability</th><th>Replay</th></tr></thead>
-      <tbody></tbody>
-    </table></div>
-    <p class="live-private">The sound goes to this server only, which keeps none of it. The replays
-      are in the memory of this page, the last ${MOST} of them, and are gone when you close it.</p>`;
 
-  const clock = window.speechClock;
+  const percent = (probability) => window.speechPercent(probability);
 
   class SpeechLive extends HTMLElement {
     connectedCallback() {
       if (this.button) return this.wake();
-      this.innerHTML = PAGE;
+      this.innerHTML = window.speechLivePage; // live.html
       const find = (selector) => this.querySelector(selector);
       this.button = find(".live-button");
       this.word = find(".live-word");
+      this.near = find(".live-near");
       this.meter = find(".live-meter");
       this.hint = find(".live-hint");
       this.status = find(".live-status");
       this.canvas = find("canvas");
-      this.rows = find("tbody");
+      this.chips = find(".live-chips");
+      this.log = find("speech-history");
       this.inputs = Object.fromEntries(
-        [...this.querySelectorAll("input, button[name]")].map((input) => [input.name, input]),
+        [...this.querySelectorAll("input, .live-settings button")].map((input) => [input.name, input]),
       );
       this.outputs = Object.fromEntries(
         [...this.querySelectorAll("output")].map((output) => [output.name, output]),
       );
-      this.history = [];
-      this.changed = false; // settings that are not the model's
+      this.changed = false; // settings of the drawer that are not the model's
       this.forget();
       if (this.model()) this.use(this.model());
       this.button.onclick = () => (this.running ? this.stop() : this.start());
-      this.inputs.csv.onclick = () => this.download();
-      this.inputs.clear.onclick = () => this.clear();
-      this.inputs.defaults.onclick = () => {
-        this.changed = false;
-        this.use(this.model());
-        this.renew();
-      };
+      find(".live-demo").onclick = () => this.demo();
+      this.log.addEventListener("speech-clear", () => this.clear());
+      this.inputs.defaults.onclick = () => this.reset();
       for (const name of ["threshold", "smoothing"]) {
         this.inputs[name].oninput = () => this.showSettings();
-        this.inputs[name].onchange = () => {
-          this.changed = true;
-          this.renew();
-        };
+        this.inputs[name].onchange = () => this.renew(true);
+      }
+      for (const radio of this.querySelectorAll("[name=sensitivity]")) {
+        radio.onchange = () => this.renew(false);
       }
       this.inputs.processing.onchange = () => this.running && this.restart();
-      document.addEventListener("speech-model", () => {
-        this.changed = false;
-        this.use(this.model());
-        this.renew();
-      });
+      document.addEventListener("speech-model", () => this.reset());
       addEventListener("pagehide", () => {
         if (this.running) this.dismiss(this.key).catch(() => {});
         this.close();
@@ -108,27 +63,52 @@
       this.themes.observe(document.body, { attributes: true, attributeFilter: ["class"] });
     }
 
+    get history() {
+      return this.log.items;
+    }
+
     // what the model that is chosen in the page is and wants
     model() {
       return document.querySelector("speech-model")?.model;
     }
 
     use(model) {
+      if (this.about?.model !== model.model) {
+        this.steps = [];
+        this.marks = [];
+      }
       this.about = model;
       this.labels = model.labels;
+      this.thresholds = model.thresholds;
       this.inputs.threshold.value = model.threshold;
       Object.assign(this.inputs.smoothing, { min: model.step, max: 10 * model.step });
       this.inputs.smoothing.step = model.step;
       this.inputs.smoothing.value = model.smoothing;
       this.showSettings();
-      if (!this.running) this.say(`Press Start and say ${model.commands.join(", ")}.`);
+      this.chips.replaceChildren(
+        ...model.commands.map((command) => {
+          const chip = document.createElement("li");
+          chip.textContent = command;
+          chip.dataset.command = command;
+          return chip;
+        }),
+      );
+      if (!this.running) {
+        this.say("Press “Start listening” and say a word. Without a microphone, play the demo.");
+      }
       this.canvas.style.height = `${window.speechRolling.height(this.labels)}px`;
-      this.steps = [];
       this.draw();
     }
 
+    reset() {
+      this.changed = false;
+      this.querySelector("[name=sensitivity][value=medium]").checked = true;
+      this.use(this.model());
+      this.renew(false);
+    }
+
     showSettings() {
-      this.outputs.threshold.value = Number(this.inputs.threshold.value).toFixed(2);
+      this.outputs.threshold.value = percent(this.inputs.threshold.value);
       this.outputs.smoothing.value = `${Number(this.inputs.smoothing.value).toFixed(1)} s`;
     }
 
@@ -141,7 +121,7 @@
       return Number(this.dataset.patience ?? BEHIND);
     }
 
-    // everything of the stream, but not what was heard
+    // everything of the stream, but not what was detected
     forget() {
       this.captured = 0; // seconds of sound recorded
       this.answered = 0; // seconds of it that the server has answered
@@ -154,6 +134,11 @@
       this.sound = []; // pieces with the time at which they begin
       this.dataset.lag = this.dataset.dropped = this.dataset.waiting = "0"; // the most so far
       this.offset = undefined;
+    }
+
+    // the moment of a time of the stream, in milliseconds as Date has it
+    clock(time) {
+      return performance.timeOrigin + 1000 * ((this.offset ?? 0) + time);
     }
 
     async ask(path, options) {
@@ -185,15 +170,18 @@
     }
 
     // a listener of the server, with the settings of the drawer
-    async enrol() {
+    async enroll() {
       const wanted = { model: this.about.model };
       if (this.changed) {
         wanted.threshold = Number(this.inputs.threshold.value);
         wanted.smoothing = Number(this.inputs.smoothing.value);
+      } else {
+        wanted.sensitivity = this.querySelector("[name=sensitivity]:checked").value;
       }
       const headers = { "Content-Type": "application/json" };
-      const { key } = await this.ask("", { headers, body: JSON.stringify(wanted) });
-      return key;
+      const answer = await this.ask("", { headers, body: JSON.stringify(wanted) });
+      this.thresholds = answer.thresholds;
+      return answer.key;
     }
 
     dismiss(key) {
@@ -201,11 +189,17 @@
       return this.ask(`/${key}/end`, { headers, keepalive: true });
     }
 
-    async renew() {
+    // with other settings: those of the drawer, or those of the sensitivity
+    async renew(changed) {
+      this.changed = changed;
+      if (changed) {
+        // one threshold for all words is none of the three steps
+        for (const radio of this.querySelectorAll("[name=sensitivity]")) radio.checked = false;
+      }
       if (!this.running) return;
       try {
         const old = this.key;
-        this.key = await this.enrol();
+        this.key = await this.enroll();
         await this.pumping;
         this.dismiss(old).catch(() => {});
       } catch (error) {
@@ -218,34 +212,55 @@
       await this.start();
     }
 
-    async start() {
-      this.button.disabled = true;
+    start() {
       this.say("Waiting for the microphone: allow it where the browser asks.");
+      const open = () => window.SpeechMicrophone.open(this.inputs.processing.checked);
+      return this.listen(open, (source) => `Listening to ${source.name}.`);
+    }
+
+    async demo() {
+      if (this.running) await this.stop();
+      this.say("Loading the demo.");
+      const opened = "The demo: seven words of a speech synthesizer. Watch them light up.";
+      return this.listen(() => window.SpeechDemo.open(), () => opened);
+    }
+
+    async listen(open, sentence) {
+      this.button.disabled = true;
       try {
-        this.microphone = await window.SpeechMicrophone.open(this.inputs.processing.checked);
-        this.rate = this.microphone.rate;
+        this.source = await open();
+        this.rate = this.source.rate;
         this.forget();
-        this.key = await this.enrol();
-        await this.microphone.record(
+        this.key = await this.enroll();
+        await this.source.record(
           CHUNK,
-          (piece) => this.hear(piece),
-          (sentence) => this.fail(sentence),
+          (piece) => this.take(piece),
+          (lost) => (lost ? this.fail(lost) : this.stop("The demo is over.")),
         );
       } catch (error) {
         return this.fail(error.message);
       } finally {
         this.button.disabled = false;
       }
-      if (!this.microphone) return; // it failed meanwhile, and said so
+      if (!this.source) return; // it failed meanwhile, and said so
       this.running = true;
-      this.button.textContent = "Stop";
-      this.button.classList.add("running");
-      this.say(`Listening to ${this.microphone.name}.`);
+      this.button.textContent = "Stop listening";
+      for (const part of this.querySelectorAll(".live-level, .live-answer, .live-figure")) {
+        part.hidden = false;
+      }
+      this.say(sentence(this.source));
       this.dataset.state = "listening";
+      this.tell({ isMicrophone: this.source.track !== undefined, stop: () => this.stop() });
+      this.separate();
       this.animate();
     }
 
-    hear(piece) {
+    // the badge that every tab shows
+    tell(source) {
+      document.dispatchEvent(new CustomEvent("speech-listening", { detail: source }));
+    }
+
+    take(piece) {
       const at = this.captured;
       this.captured += piece.length / this.rate;
       const now = performance.now() / 1000;
@@ -292,7 +307,7 @@
     async pump() {
       this.sending = true;
       try {
-        while (this.microphone && this.waiting.length) await this.send();
+        while (this.source && this.waiting.length) await this.send();
       } catch (error) {
         this.fail(error.message);
       } finally {
@@ -307,9 +322,9 @@
       const lost = this.lost;
       this.lost = 0;
       const { key } = this;
-      if (key !== this.hearer) {
-        // a listener's time begins with what it hears first
-        this.hearer = key;
+      if (key !== this.listener) {
+        // a listener's time begins with the first sound that it gets
+        this.listener = key;
         this.base = this.answered;
       }
       const { base } = this;
@@ -319,19 +334,21 @@
       );
       this.took = took / this.seconds(pieces);
       this.answered += this.seconds(pieces) + lost;
-      this.take(messages, base);
+      this.receive(messages, base);
     }
 
-    take(messages, base) {
+    receive(messages, base) {
       for (const message of messages) {
         message.time += base;
         if (message.type === "step") {
           this.steps.push(message);
           while (this.steps[0].time < message.time - VIEW - 1) this.steps.shift();
-          this.level(message);
+          if (this.running) this.level(message);
+        } else if (message.type === "near") {
+          this.almost(message);
         } else {
           message.start += base;
-          this.found(message);
+          this.detected(message);
         }
       }
       if (this.calm) this.draw();
@@ -345,20 +362,44 @@
       if (this.hint.textContent !== hint) this.hint.textContent = hint;
     }
 
-    found(detection) {
-      detection.at = new Date();
+    mark(item) {
+      this.marks.push(item);
+      while (this.marks[0].time < item.time - VIEW - 2) this.marks.shift();
+    }
+
+    detected(detection) {
+      detection.at = new Date(this.clock(detection.time));
       detection.rate = this.rate;
       detection.sound = this.cut(detection.start, detection.time);
-      this.marks.push(detection);
-      while (this.marks[0].time < detection.time - VIEW - 2) this.marks.shift();
-      this.history.unshift(detection);
-      this.history.length = Math.min(this.history.length, MOST);
+      this.mark(detection);
+      this.log.add(detection);
       this.word.textContent = detection.label;
+      this.near.textContent = percent(detection.probability);
       this.word.classList.remove("old");
-      clearTimeout(this.fading);
-      this.fading = setTimeout(() => this.word.classList.add("old"), 1500);
-      this.list(detection);
+      this.light(detection.label);
       this.dispatchEvent(new CustomEvent("speech-detection", { bubbles: true, detail: detection }));
+    }
+
+    light(label) {
+      clearTimeout(this.fading);
+      for (const chip of this.chips.children) {
+        chip.classList.toggle("lit", chip.dataset.command === label);
+      }
+      this.fading = setTimeout(() => {
+        this.word.classList.add("old");
+        this.chips.querySelector(".lit")?.classList.remove("lit");
+      }, LIT);
+    }
+
+    // a command that did not reach its threshold, and by how much
+    almost(near) {
+      near.near = true;
+      this.mark(near);
+      const needs =
+        near.probability < near.threshold ? percent(near.threshold) : "that for a longer time";
+      const text = `${near.label}? ${percent(near.probability)}, needs ${needs}`;
+      this.near.textContent = text;
+      this.log.addNear(this.clock(near.time), text);
     }
 
     cut(start, end) {
@@ -371,55 +412,18 @@
       return whole;
     }
 
-    list(detection) {
-      const row = document.createElement("tr");
-      for (const text of [
-        clock(detection.time),
-        detection.label,
-        `${Math.round(100 * detection.probability)}%`,
-        "",
-      ]) {
-        row.insertCell().textContent = text;
-      }
-      const play = document.createElement("button");
-      play.type = "button";
-      play.textContent = "▶";
-      play.setAttribute("aria-label", `Replay ${detection.label} at ${clock(detection.time)}`);
-      play.onclick = () => this.replay(detection);
-      row.lastElementChild.append(play);
-      this.rows.prepend(row);
-      while (this.rows.rows.length > MOST) this.rows.lastElementChild.remove();
-      this.inputs.csv.disabled = this.inputs.clear.disabled = false;
-    }
-
-    replay({ sound, rate }) {
-      if (!sound.length) return;
-      this.player ??= new AudioContext();
-      const buffer = this.player.createBuffer(1, sound.length, rate);
-      buffer.copyToChannel(sound, 0);
-      const source = this.player.createBufferSource();
-      source.buffer = buffer;
-      source.connect(this.player.destination);
-      source.start();
+    // what is listed below belongs to an earlier run
+    separate() {
+      const what = this.source.track ? "Microphone" : "Demo";
+      this.log.begin(`${what}, from ${window.speechTimeOfDay(Date.now())}, ${this.about.model}`);
     }
 
     clear() {
-      this.history = [];
       this.marks = [];
-      this.rows.replaceChildren();
       this.word.textContent = "\u00a0";
-      this.inputs.csv.disabled = this.inputs.clear.disabled = true;
+      this.near.textContent = "";
+      if (this.running) this.separate();
       this.draw();
-    }
-
-    download() {
-      const rows = [...this.history].reverse().map((d) =>
-        [d.at.toISOString(), d.start.toFixed(3), d.time.toFixed(3), d.label].concat(
-          d.probability.toFixed(4),
-        ),
-      );
-      const lines = [["clock", "start", "end", "label", "probability"], ...rows];
-      window.speechDownload("heard.csv", lines.map((line) => `${line.join(",")}\n`).join(""));
     }
 
     fail(message) {
@@ -427,29 +431,29 @@
       this.say(message, true);
     }
 
-    async stop() {
+    async stop(sentence = "Stopped. Press Start to go on.") {
       if (!this.running) return;
       const { key, base, pumping } = this;
       this.close();
-      this.say("Stopped. Press Start to go on.");
+      this.say(sentence);
       try {
         await pumping;
         const { messages } = await this.dismiss(key);
-        this.take(messages, base);
+        this.receive(messages, base);
       } catch {
-        // the server is gone, or has forgotten this page: there is no more to hear
+        // the server is gone, or has forgotten this page: there is no more to receive
       }
     }
 
     close() {
       this.running = false;
       this.dataset.state = "stopped";
-      this.microphone?.close();
-      this.microphone = undefined;
+      this.source?.close();
+      this.source = undefined;
       this.waiting = [];
-      this.button.textContent = "Start";
-      this.button.classList.remove("running");
+      this.button.textContent = "Start listening";
       this.level({ peak: 0, hint: "" });
+      this.tell(null);
       this.draw();
     }
 
@@ -465,13 +469,13 @@
 
     draw() {
       if (!this.labels) return;
-      const { canvas, labels, bars, steps, marks } = this;
+      const { canvas, labels, thresholds, bars, steps, marks } = this;
       const now =
         this.running && !this.calm && this.offset !== undefined
           ? Math.min(this.captured, performance.now() / 1000 - this.offset - CHUNK)
           : this.captured;
       window.speechRolling(canvas, {
-        ...{ labels, bars, steps, marks, now },
+        ...{ labels, thresholds, bars, steps, marks, now, clock: (time) => this.clock(time) },
         ...{ view: VIEW, slice: SLICE, step: this.about.step },
       });
     }

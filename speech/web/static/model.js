@@ -1,4 +1,5 @@
-// What all tabs share: <speech-model>, the model that is chosen, and how to save a text as a file.
+// What all tabs share: <speech-model> (the chosen model, and whether the page listens), addresses of
+// the server, times as texts, and how to save a text as a file.
 (() => {
   class SpeechModel extends HTMLElement {
     static observedAttributes = ["data-speech-model"];
@@ -9,6 +10,12 @@
 
     connectedCallback() {
       this.show();
+      this.listening ??= ({ detail }) => this.badge(detail);
+      document.addEventListener("speech-listening", this.listening);
+    }
+
+    disconnectedCallback() {
+      document.removeEventListener("speech-listening", this.listening);
     }
 
     attributeChangedCallback() {
@@ -17,13 +24,30 @@
     }
 
     show() {
-      const { model, labels } = this.model;
+      const { model, commands } = this.model;
       const text = document.createElement("p");
       const name = document.createElement("code");
       name.textContent = model;
-      text.append("The model ", name, ` tells apart ${labels.join(", ")}.`);
+      text.append("Model ", name, `, ${commands.length} commands`);
       this.replaceChildren(text);
+      this.badge(this.source);
       document.dispatchEvent(new CustomEvent("speech-model"));
+    }
+
+    // On every tab: what is listened to, with a button that ends it.
+    badge(source) {
+      this.source = source;
+      this.querySelector(".speech-badge")?.remove();
+      const title = document.title.replace(/^● /, "");
+      document.title = source ? `● ${title}` : title;
+      if (!source) return;
+      const badge = document.createElement("button");
+      badge.type = "button";
+      badge.className = "speech-badge";
+      badge.textContent = source.isMicrophone ? "Microphone on" : "Demo playing";
+      badge.title = "End it";
+      badge.onclick = () => source.stop();
+      this.append(badge);
     }
   }
 
@@ -43,11 +67,21 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   };
 
-  window.speechClock = (seconds) => {
+  // The one convention of time: what is live has the time of day, 14:03:07; what is in a recording
+  // has its place there, 1:02.5 (minutes and seconds from the beginning).
+  window.speechTimeOfDay = (milliseconds) => {
+    const date = new Date(milliseconds);
+    const parts = [date.getHours(), date.getMinutes(), date.getSeconds()];
+    return parts.map((part) => String(part).padStart(2, "0")).join(":");
+  };
+
+  window.speechPlace = (seconds) => {
     const tenths = Math.round(10 * seconds);
     const minutes = Math.floor(tenths / 600);
     return `${minutes}:${((tenths - 600 * minutes) / 10).toFixed(1).padStart(4, "0")}`;
   };
+
+  window.speechPercent = (probability) => `${Math.round(100 * probability)} %`;
 
   customElements.define("speech-model", SpeechModel);
 })();

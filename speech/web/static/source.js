@@ -1,4 +1,5 @@
-// The microphone of this browser, and what to say where there is none: window.SpeechMicrophone.
+// Where live sound comes from: window.SpeechMicrophone, and what to say where there is none; and
+// window.SpeechDemo, a recording that is played and listened to. Both have rate, name, record, close.
 (() => {
   const recorder = (chunk) => `registerProcessor("speech-recorder",
     class extends AudioWorkletProcessor {
@@ -35,8 +36,8 @@
   };
   const INSECURE = () =>
     `The browser gives the microphone to safe addresses only, and ${location.host} is not one: ` +
-    "open the page on the machine that serves it (http://127.0.0.1), or start app.py with " +
-    "--ssl-certfile and --ssl-keyfile and open it by https.";
+    "open the page on the machine that serves it (http://127.0.0.1), or start it with " +
+    "--ssl-certfile and --ssl-keyfile and open it by https. The demo needs no microphone.";
   const GONE = "The microphone is gone: connect it, then press Start again.";
 
   window.SpeechMicrophone = class {
@@ -48,8 +49,8 @@
       try {
         microphone.stream = await navigator.mediaDevices.getUserMedia({
           audio: {
-            // made for calls; they change the sound so much that the network would hear something
-            // else than it was trained on
+            // made for calls; they change the sound so much that it is unlike what the network was
+            // trained on
             echoCancellation: processing,
             noiseSuppression: processing,
             autoGainControl: processing,
@@ -65,16 +66,16 @@
       return microphone;
     }
 
-    // Calls hear(piece) with an Int16Array of so many seconds, mono, again and again; lost(sentence)
+    // Calls take(piece) with an Int16Array of so many seconds, mono, again and again; lost(sentence)
     // where the microphone goes away.
-    async record(chunk, hear, lost) {
+    async record(chunk, take, lost) {
       const { context, stream, track } = this;
       track.onended = () => lost(GONE);
       const module = URL.createObjectURL(new Blob([recorder(chunk)], { type: "text/javascript" }));
       await context.audioWorklet.addModule(module);
       URL.revokeObjectURL(module);
       const node = new AudioWorkletNode(context, "speech-recorder", { numberOfOutputs: 0 });
-      node.port.onmessage = ({ data }) => this.stream && hear(data);
+      node.port.onmessage = ({ data }) => this.stream && take(data);
       context.createMediaStreamSource(stream).connect(node);
       await context.resume();
     }
@@ -84,6 +85,45 @@
       this.stream?.getTracks().forEach((track) => track.stop());
       if (this.stream) this.context.close();
       this.stream = undefined;
+    }
+  };
+
+  window.SpeechDemo = class {
+    static async open() {
+      const demo = new this();
+      demo.context = new AudioContext();
+      demo.rate = demo.context.sampleRate; // Hz
+      demo.name = "the demo";
+      const answer = await fetch(window.speechUrl("live/demo"));
+      demo.sound = await demo.context.decodeAudioData(await answer.arrayBuffer());
+      return demo;
+    }
+
+    // As SpeechMicrophone's; lost(sentence) at the end of the recording. Without an AudioWorklet,
+    // which browsers give to safe addresses only.
+    async record(chunk, take, lost) {
+      const samples = this.sound.getChannelData(0);
+      const size = Math.round(chunk * this.rate);
+      await this.context.resume();
+      const source = this.context.createBufferSource();
+      source.buffer = this.sound;
+      source.connect(this.context.destination);
+      const began = this.context.currentTime;
+      source.start();
+      let sent = 0;
+      this.timer = setInterval(() => {
+        const due = Math.min(samples.length, (this.context.currentTime - began) * this.rate);
+        for (; sent + size <= due; sent += size) {
+          const piece = samples.subarray(sent, sent + size);
+          take(Int16Array.from(piece, (x) => Math.max(-32768, Math.min(32767, 32768 * x))));
+        }
+        if (sent + size > samples.length) lost("");
+      }, (1000 * chunk) / 2);
+    }
+
+    close() {
+      clearInterval(this.timer);
+      this.context.close();
     }
   };
 })();
