@@ -1,5 +1,6 @@
 """The commands that measure the live decoder and choose its thresholds."""
 
+import dataclasses
 import json
 import shlex
 import sys
@@ -151,7 +152,9 @@ def tune_thresholds(
     samples = sum(len(source.samples) for source in spoken)
     tuning.refuse_unresolvable(rate, samples / recognizer.features.sample_rate)
     acceptance = _choose_acceptance(recognizer, recordings, words or [], accept_rate, decoding)
-    config = chosen_for(recognizer)
+    config = dataclasses.replace(
+        chosen_for(recognizer), refractory_seconds=tuning.REFRACTORY_SECONDS
+    )
     streams = _posteriors(recognizer, recordings, spoken, plan, "tuning")
     fast = fast_word_streams(
         recordings, recognizer.labels, recognizer.features.sample_rate, "tuning", gaps=(0.2,)

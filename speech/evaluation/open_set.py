@@ -26,12 +26,6 @@ _OWN_RANGE = 1.5  # how far, in logits, a command's threshold may lie from the c
 _FEWEST_OWN = 30  # with fewer clips a command takes the common threshold
 
 
-def acceptance_of(recognizer: Recognizer) -> Mapping[str, float]:
-    """The thresholds that the model carries for clips, by command; empty where there are none."""
-    thresholds: Mapping[str, float] = getattr(recognizer, "acceptance", {})
-    return thresholds
-
-
 def command_scores(
     probabilities: npt.ArrayLike, labels: Sequence[str]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:

@@ -30,10 +30,12 @@ from speech.recognizer import Recognizer
 
 LONGEST_LATENCY = 0.3
 _LATENCY_MARGIN = 0.02  # it is chosen on other words than it is measured on
+REFRACTORY_SECONDS = 0.3  # shorter than a word and its pause; see docs/evaluation.md
 _SMOOTHING_STEPS = (2, 3, 4, 5)
 _MIN_COUNTS = (2, 3, 4)
 _LOGITS = np.arange(-2.0, 9.01, 0.25)
 _SHIFTS = tuple(-3 + 0.25 * i for i in range(49))
+_FAST_WEIGHT = 0.25  # of a stream of words said fast, beside one of words with pauses
 _OWN_RANGE = 1.5  # how far, in logits, a command's threshold may lie from the common one
 _MOST_FOR_SHAPE = 100  # so many false accepts tell which commands cause them
 _HITS_PER_FALSE_ACCEPT = (0.3, 1.0, 3.0)
@@ -50,7 +52,8 @@ class Tuning:
         rate: The wanted false accepts per hour.
         hours: Of different continuous speech that they were chosen on.
         resolvable_rate: The lowest rate that so many hours can show, with 95 %.
-        hit_rate: Macro-averaged over the commands, mean over the conditions, on the tuning streams.
+        hit_rate: Macro-averaged over the commands, mean over the tuning streams; those of fast words
+            count a quarter each.
         false_accepts_per_hour: Of continuous speech, over all conditions, on the same.
     """
 
@@ -79,7 +82,8 @@ def tune(
     each, which gives up hits where they cost most false accepts. All thresholds are then raised
     together until neither continuous speech, all conditions taken together, nor noise alone gives
     more false accepts than wanted. They are counted, never extrapolated. The median latency has to
-    be at most ``LONGEST_LATENCY`` where that is possible. Every command counts the same. Unknown
+    be at most ``LONGEST_LATENCY`` where that is possible. Every command counts the same, and of the
+    streams those of words said fast count a quarter each. Unknown
     words do not count: nobody says single words of a corpus for an hour.
 
     Args:
@@ -104,6 +108,7 @@ def tune(
     first = speech[0].condition
     seconds = sum(s.distinct_seconds for s in speech if s.condition == first)
     refuse_unresolvable(rate, seconds)
+    weights = [_FAST_WEIGHT if s.kind in FAST_KINDS else 1.0 for s in spoken]
     limit = LONGEST_LATENCY - _LATENCY_MARGIN
     best: tuple[bool, float, DecoderConfig] | None = None
     grid = list(itertools.product(_SMOOTHING_STEPS, _MIN_COUNTS))
@@ -114,12 +119,15 @@ def tune(
         )
         peaks = _peak_logits(recognizer, spoken, start)
         for shape in _shapes(recognizer, peaks, [*speech, *noise], start):
-            config = _at_rate(
-                recognizer, [group for group in (speech, noise) if group], shape, rate
-            )
+            groups = [group for group in (speech, noise) if group]
+            config = _at_rate(recognizer, groups, shape, rate, base.release_threshold)
             scores = [score(recognizer, s, config) for s in spoken]
-            hit_rate = float(np.mean([s.macro_hit_rate for s in scores]))
-            latency = max(s.latency_median or 0.0 for s in scores)
+            hit_rate = float(np.average([s.macro_hit_rate for s in scores], weights=weights))
+            latency = max(
+                m.latency_median or 0.0
+                for s, m in zip(spoken, scores, strict=True)
+                if s.kind == "commands"
+            )
             if best is None or (latency <= limit, hit_rate) > best[:2]:
                 best = latency <= limit, hit_rate, config
         on_progress(number, len(grid))
@@ -206,6 +214,7 @@ def _at_rate(
     groups: Sequence[Sequence[StreamPosteriors]],
     shape: DecoderConfig,
     rate: float,
+    release: float,
 ) -> DecoderConfig:
     """The shape with its thresholds raised together until each group keeps to the rate."""
     strictest = 0
@@ -213,9 +222,15 @@ def _at_rate(
         allowed = rate * sum(s.seconds for s in group) / 3600
 
         def holds(index: int, group: Any = group, allowed: float = allowed) -> bool:
-            config = shift_thresholds(shape, _SHIFTS[index])
-            return _count(recognizer, group, config) <= allowed
+            return _count(recognizer, group, _shifted(shape, _SHIFTS[index], release)) <= allowed
 
         first = bisect.bisect_left(range(len(_SHIFTS)), True, key=holds)
         strictest = max(strictest, min(first, len(_SHIFTS) - 1))
-    return shift_thresholds(shape, _SHIFTS[strictest])
+    return _shifted(shape, _SHIFTS[strictest], release)
+
+
+def _shifted(shape: DecoderConfig, shift: float, release: float) -> DecoderConfig:
+    """The shape with its thresholds shifted, and this release threshold where it is below them."""
+    config = shift_thresholds(shape, shift)
+    lowest = min([config.threshold, *config.thresholds.values()])
+    return dataclasses.replace(config, release_threshold=min(release, lowest))

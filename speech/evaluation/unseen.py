@@ -17,7 +17,7 @@ from speech.audio import Waveform, fit_length, load_audio, warn
 from speech.data.folders import PassedOver, walk
 from speech.errors import AudioError, CorpusError
 from speech.evaluation.metrics import wilson_interval
-from speech.evaluation.open_set import acceptance_of, accepted_commands, open_set_figures
+from speech.evaluation.open_set import accepted_commands, open_set_figures
 from speech.evaluation.scoring import StreamPosteriors, score
 from speech.evaluation.stream_card import training_names
 from speech.files import readable_name
@@ -171,7 +171,7 @@ def _row(
         if c.kind != kind or source not in (None, c.source):
             continue
         called = [recognizer.labels[i] for i in c.probabilities.argmax(axis=1)]
-        accepted = accepted_commands(c.probabilities, recognizer.labels, acceptance_of(recognizer))
+        accepted = accepted_commands(c.probabilities, recognizer.labels, recognizer.acceptance)
         is_command = np.isin(called, commands(recognizer.labels))
         if kind == "commands":
             right = np.array(called) == c.word

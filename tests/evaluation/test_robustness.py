@@ -83,3 +83,31 @@ def test_rooms_have_the_level_they_claim_and_silence_makes_no_false_command():
     assert all(row.false_accepts == 0 for row in false_accepts_on_noise(always(2))), (
         "unknown is no command"
     )
+
+
+def test_a_voice_five_semitones_higher_keeps_its_tempo_and_a_faster_one_does_not(data, clips):
+    changes = _changes(always(0), data)
+    rng, n = np.random.default_rng(0), tiny.FEATURES.n_samples
+    time = np.arange(n) / tiny.FEATURES.sample_rate
+    loud = (np.abs(time - 0.2) < 0.1).astype(np.float32)
+    tone = (0.3 * loud * np.sin(2 * np.pi * 500 * time)).astype(np.float32)[np.newaxis]
+
+    def pitch_and_length(x):
+        spectrum = np.abs(np.fft.rfft(x[0], 64_000))
+        return spectrum.argmax() / 4, np.sum(np.abs(x[0]) > 0.03) / np.sum(np.abs(tone) > 0.03)
+
+    pitch, length = pitch_and_length(changes["voice 5 semitones higher"](tone, rng))
+    assert pitch == pytest.approx(500 * 2 ** (5 / 12), rel=0.02)
+    assert length == pytest.approx(1.0, abs=0.15)
+    pitch, length = pitch_and_length(changes["speed 1.4, pitch with it"](tone, rng))
+    assert pitch == pytest.approx(700, rel=0.02)
+    assert length == pytest.approx(1 / 1.4, abs=0.05)
+
+
+def test_clipping_leaves_no_sample_above_full_scale_and_most_of_a_loud_tone_at_it(data, clips):
+    changes = _changes(always(0), data)
+    clipped = changes["clipped, 20 dB over full scale"](
+        clips.waveforms[:4], np.random.default_rng(0)
+    )
+    assert np.abs(clipped).max() == 1.0
+    assert np.mean(np.abs(clipped) == 1.0) > 0.3
