@@ -41,7 +41,7 @@ _KNOWN = {
         "six speakers of English digits",
         "Creative Commons BY-SA 4.0",
     ),
-    r"synthetic_speech(/\w+)?": _KOKORO,
+    r"synthetic_(speech|words|sentences)(/\w+)?": _KOKORO,
     r"read_sentences": Collection(
         "rhasspy's dataset-voice-kathleen", "one woman who reads English sentences", "CC0 1.0"
     ),

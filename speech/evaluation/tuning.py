@@ -52,8 +52,8 @@ class Tuning:
         rate: The wanted false accepts per hour.
         hours: Of different continuous speech that they were chosen on.
         resolvable_rate: The lowest rate that so many hours can show, with 95 %.
-        hit_rate: Macro-averaged over the commands, mean over the tuning streams; those of fast words
-            count a quarter each.
+        hit_rate: Macro-averaged over the commands, mean over the tuning streams; fast words a
+            quarter each.
         false_accepts_per_hour: Of continuous speech, over all conditions, on the same.
     """
 

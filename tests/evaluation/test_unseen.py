@@ -31,7 +31,6 @@ def strangers(tmp_path_factory):
         write(root / "two" / "room" / f"{number}.wav", 2.0)
     write(root / "two" / "high" / "0.wav", 1.0, [(0.3, "low")])
     write(root / "talk" / "radio" / "a.wav", 20.0, [(5.0, "low")])
-    write(root / "one" / "low" / ".hidden.wav")
     return root
 
 
