@@ -56,9 +56,9 @@ def listen(
         ...     print(detection.label, round(detection.time, 1))
         ...     if detection.label == "stop":
         ...         break
-        yes 2.3
+        yes 1.9
         left 4.1
-        stop 6.4
+        stop 6.3
     """
     decoder = _decoder(source, model, threshold, device, channel)
 
