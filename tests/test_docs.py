@@ -1,7 +1,9 @@
 """What the documentation says: links lead somewhere, examples run, pictures are of this code."""
 
+import ast
 import doctest
 import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -140,3 +142,19 @@ def test_files_and_functions_stay_short(monkeypatch):
     assert [function for function in functions if function.lines > 60] == []
     wide = {function.name for function in functions if function.parameters > 8}
     assert wide <= TOO_WIDE, "put together in one object what belongs together"
+
+
+def test_every_sentence_about_a_microphone_is_explained():
+    from speech.live.mic_check import advice
+    from speech.live.session import HINTS
+
+    page = (DOCS / "troubleshooting.md").read_text("utf-8")
+    tree = ast.parse(inspect.getsource(advice))
+    sentences = [
+        next(part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Return) and not isinstance(node.value, ast.Subscript)
+    ]
+    assert len(sentences) > 6
+    for sentence in [*sentences, HINTS["muted"]]:
+        assert f"| {sentence.rstrip(' ,')}" in page, sentence
