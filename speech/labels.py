@@ -31,12 +31,6 @@ class LabelSet:
         extra = (UNKNOWN,) * self.unknown + (SILENCE,) * self.silence
         return self.words + extra
 
-    def label_of(self, word: str) -> str | None:
-        """The label of a word's clips; None where this label set has no place for them."""
-        if word in self.words:
-            return word
-        return UNKNOWN if self.unknown else None
-
     @classmethod
     def of_model(cls, name: str, labels: Sequence[str]) -> "LabelSet":
         """The label set of a trained model, from the labels of its outputs."""

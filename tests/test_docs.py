@@ -158,3 +158,11 @@ def test_every_sentence_about_a_microphone_is_explained():
     assert len(sentences) > 6
     for sentence in [*sentences, HINTS["muted"]]:
         assert f"| {sentence.rstrip(' ,')}" in page, sentence
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_every_piece_of_python_on_a_page_is_python_and_uses_names_that_exist(page):
+    for source in re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.M | re.S):
+        compile(source, str(page), "exec")
+        for name in re.findall(r"\bspeech\.([A-Za-z_]\w*)", re.sub(r"[\"'].*?[\"']", "", source)):
+            assert name in speech.__all__, name

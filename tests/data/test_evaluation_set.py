@@ -81,8 +81,9 @@ def test_every_clip_has_the_label_of_its_word_and_the_samples_of_its_file(tmp_pa
     assert len(set(clips.names)) == len(clips.names)
     for name, wave, truth in zip(clips.names, clips.waveforms, clips.truth, strict=True):
         if name in index:
+            word = name.split("/")[0]
             assert recordings.corpus.clips[index[name]].split == "validation"
-            assert labels.labels[truth] == labels.label_of(name.split("/")[0])
+            assert labels.labels[truth] == (word if word in labels.words else "unknown")
             np.testing.assert_array_equal(wave, to_float(recordings.samples[index[name]]))
         else:
             assert labels.labels[truth] == "silence"
