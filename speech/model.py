@@ -144,13 +144,17 @@ class CommandModel(keras.Model):  # type: ignore[misc]
 
     def call(self, mfcc: Any, training: bool | None = None) -> Any:
         """(batch, n_frames, n_mfcc) -> logits (batch, n_classes)."""
+        return self.classifier(self.embed(mfcc, training=training))
+
+    def embed(self, mfcc: Any, training: bool | None = None) -> Any:
+        """(batch, n_frames, n_mfcc) -> what the logits are made of: (batch, n)."""
         states = self.normalization(mfcc)
         for layer in self.conv_blocks:
             states = layer(states, training=training) if "norm" in layer.name else layer(states)
         for recurrent, dropout in zip(self.lstm_layers, self.dropouts, strict=True):
             states = dropout(recurrent(states), training=training)
         states = ops.mean(states, axis=1) if self.pooling is None else self.pooling(states)
-        return self.classifier(self.pooled_dropout(states, training=training))
+        return self.pooled_dropout(states, training=training)
 
     def config(self) -> NetworkConfig:
         """All of it but the weights, checked."""

@@ -42,9 +42,9 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 ANYWHERE = {
     "tensorflow": {"model", "training", "formats", "cli.diagnose"},
     "keras": {"model", "training", "formats"},
-    "librosa": {"features", "formats.weights"},
+    "jax": {"training.ops"},
+    "librosa": {"features", "formats.weights", "training.front_end"},
     "matplotlib": {"evaluation.plots", "web"},
-    "numba": {"training.augment"},
     "onnx": {"formats.to_onnx"},
     "onnxruntime": {"formats"},
     "ai_edge_litert": {"formats"},

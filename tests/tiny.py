@@ -11,6 +11,7 @@ from speech.labels import LabelSet
 from speech.model import Architecture
 from speech.training.augment import AugmentConfig
 from speech.training.config import TrainConfig
+from speech.training.sources import TrainingData, with_folders
 
 FEATURES = FeatureConfig(clip_seconds=0.4, hop_seconds=0.02, n_mels=40, n_mfcc=13)
 LABELS = LabelSet("tones", ("low", "high"))
@@ -44,6 +45,11 @@ def recordings(folder, n_train=24, n_validation=8, features=FEATURES, shuffled=F
     )
 
 
+def data(folder, **changes) -> TrainingData:
+    """The same corpus as the only source of a training."""
+    return with_folders(recordings(folder, **changes), FEATURES)
+
+
 def config(**changes) -> TrainConfig:
     small = TrainConfig(
         epochs=2,
@@ -51,7 +57,11 @@ def config(**changes) -> TrainConfig:
         batch_size=16,
         learning_rate=1e-2,
         warmup_epochs=0.5,
-        ema=0.5,
+        ema_momentum=0.5,
+        word_loss=0.0,
+        n_backgrounds=8,
+        unknown_share=0.2,
+        silence_share=0.1,
         features=FEATURES,
         architecture=Architecture(conv_filters=(8,), lstm_layers=1, lstm_units=8),
         augment=AugmentConfig.none(),

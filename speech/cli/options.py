@@ -130,6 +130,13 @@ Strict = Annotated[
 Out = Annotated[
     Path | None, typer.Option(help="Folder for the results.", show_default="the model's folder")
 ]
+MoreWords = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--more-words", show_default=False,
+        help="Another corpus to train on, of whatever words; may be repeated.",
+    ),
+]  # fmt: skip
 NegativeSpeech = Annotated[
     list[Path] | None,
     typer.Option(
@@ -220,9 +227,12 @@ KeepArchive = Annotated[
     bool, typer.Option("--keep-archive", help="Keep the archive after unpacking.")
 ]
 Recipe = Annotated[
-    str,
-    typer.Option(help="Training recipe of datasets/recipes, or a .toml.", autocompletion=_recipes),
-]
+    str | None,
+    typer.Option(
+        show_default="commands-8; with --labels commands-8-quick",
+        help="Training recipe of datasets/recipes, or a .toml.", autocompletion=_recipes,
+    ),
+]  # fmt: skip
 Labels = Annotated[
     str | None,
     typer.Option(help="A label set, or your own words: yes,no,stop.", show_default="the recipe's"),
@@ -230,7 +240,19 @@ Labels = Annotated[
 RunFolder = Annotated[
     Path | None, typer.Option("--out", help="Folder of the run.", show_default="runs/LABELS-SEED")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Continue a run, also a finished one with more --epochs."),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Begin anew where a run or a model is already.")
+]
+StartFrom = Annotated[
+    Path | None,
+    typer.Option(
+        "--from", show_default=False, help="Model whose weights the training begins with."
+    ),
+]
 RunConfig = Annotated[
     Path | None,
     typer.Option(help="Repeat the config.json of a run.", show_default="the recipe"),

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import shlex
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,11 +17,11 @@ from speech.cli.console import console, progress, table, warn
 from speech.cli.options import DEFAULT_DATA, DEFAULT_MODEL, DecodingOptions, examples, grouped
 from speech.environment import share_cores
 from speech.errors import CorpusError, ModelError
-from speech.formats.folder import ModelFolder
 from speech.installation import install_command
 
 if TYPE_CHECKING:
     from speech.data.corpus import Corpus, SplitOrAll
+    from speech.labels import LabelSet
     from speech.training.config import TrainConfig
 
 app = typer.Typer()
@@ -59,7 +60,7 @@ def prepare(
 class RecipeOptions:
     """What to train: a recipe or the config of a run, and the fields of it to change."""
 
-    recipe: options.Recipe = "commands-8"
+    recipe: options.Recipe = None
     config: options.RunConfig = None
     labels: options.Labels = None
     augment: options.Augment = True
@@ -75,7 +76,8 @@ class RecipeOptions:
         from speech.training.augment import AugmentConfig
         from speech.training.recipes import read_config, read_recipe
 
-        labels, config = read_recipe(self.recipe)
+        default = "commands-8-quick" if self.labels else "commands-8"
+        labels, config = read_recipe(self.recipe or default)
         if self.config:
             config = read_config(self.config)
         names = {field.name for field in dataclasses.fields(config)} - {"augment"}
@@ -86,16 +88,47 @@ class RecipeOptions:
         }
         if not self.augment:
             changes["augment"] = AugmentConfig.none()
+        size, clips = (changes.get(n, getattr(config, n)) for n in ("batch_size", "epoch_clips"))
+        if size > clips:
+            raise typer.BadParameter(
+                f"expected --batch-size of at most --epoch-clips, {clips}, got {size}; lower it"
+            )
         try:
-            config = dataclasses.replace(config, **changes)
+            return self.labels or labels, dataclasses.replace(config, **changes)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
-        if config.batch_size > config.epoch_clips:
-            raise typer.BadParameter(
-                f"expected --batch-size of at most --epoch-clips, {config.epoch_clips}, got "
-                f"{config.batch_size}; lower it"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """Where a training keeps its files, and what it does with those that are there."""
+
+    out: options.RunFolder = None
+    resume: options.Resume = False
+    overwrite: options.Overwrite = False
+    start_from: options.StartFrom = None
+    tensorboard: options.TensorBoard = None
+
+    def folder(self, labels: "LabelSet", seed: int) -> tuple[Path, bool]:
+        """The folder of the run, and whether a run in it goes on.
+
+        Raises:
+            ModelError: A finished model is there, and nothing was said about it.
+        """
+        from speech.formats.folder import ModelFolder
+
+        run = self.out or Path("runs") / f"{labels.name.replace(' ', '-')}-{seed}"
+        interrupted = ModelFolder(run).checkpoint.exists()
+        if self.overwrite or self.resume:
+            return run, self.resume and not self.overwrite
+        if ModelFolder(run).keras.exists():
+            raise ModelError(
+                f"{run}: expected a new folder, but a model is there; go on with --resume and more "
+                "--epochs, begin anew with --overwrite, or choose another --out"
             )
-        return self.labels or labels, config
+        if interrupted:
+            warn(f"{run}: going on with the run that was interrupted; begin anew with --overwrite")
+        return run, interrupted
 
 
 @app.command(
@@ -109,39 +142,38 @@ class RecipeOptions:
 def train(
     decoding: DecodingOptions,
     recipe: RecipeOptions,
+    place: RunOptions,
     data: options.Data = DEFAULT_DATA,
+    more_words: options.MoreWords = None,
     negative_speech: options.NegativeSpeech = None,
-    out: options.RunFolder = None,
-    resume: options.Resume = False,
-    tensorboard: options.TensorBoard = None,
 ) -> None:
     """Train a model. The folder of the run is the folder of the model when it is done."""
     share_cores()
     from speech.data.datasets import parse_labels
-    from speech.data.recordings import read_speech
     from speech.evaluation import model_card
     from speech.recognizer import load
-    from speech.training import trainer
+    from speech.training import sources, trainer
 
     labels, config = recipe.read()
     label_set = parse_labels(labels)
-    run = out or Path("runs") / f"{label_set.name.replace(' ', '-')}-{config.seed}"
-    if ModelFolder(run).keras.exists() and not resume:
-        raise ModelError(f"{run}: expected a new folder, got a model; use --resume, another --out")
+    run, resume = place.folder(label_set, config.seed)
     recordings = decoding.read(data, config.features, label_set.words)
-    negative = None
-    if negative_speech:
-        negative = read_speech(negative_speech, config.features, strict=decoding.strict)
-    with _training_progress(config.epochs) as report:
+    with _stoppable(run), _training_progress(config.epochs) as report:
         trainer.train(
-            recordings,
+            sources.with_folders(
+                recordings,
+                config.features,
+                more_words or [],
+                negative_speech or [],
+                strict=decoding.strict,
+            ),
             label_set,
             config,
             run,
-            speech=negative,
+            start_from=place.start_from,
             resume=resume,
             report=report,
-            tensorboard=tensorboard,
+            tensorboard=place.tensorboard,
             command=command_line(),
         )
     _export_trained(run)
@@ -277,6 +309,23 @@ def _export_trained(run: Path) -> None:
             f"no model.onnx was made ({missing}); install it with: {install_command('export')}; "
             f"then run: speech export {shlex.quote(str(run))}"
         )
+
+
+@contextlib.contextmanager
+def _stoppable(run: Path) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end a training with a sentence about how to go on."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        warn(f"stopped; all whole epochs are kept in {run}; to go on, give the same command again")
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _summary(accuracy: float, low: float, high: float, folder: Path) -> str:

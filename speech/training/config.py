@@ -22,18 +22,21 @@ class TrainConfig(Config):
         weight_decay: Decoupled weight decay (AdamW, Loshchilov and Hutter, arXiv 1711.05101).
         clip_norm: The gradient is scaled down to this global norm (Pascanu et al., 2013).
         label_smoothing: Share of the target spread over all classes.
-        mixup: Parameter of the Beta distribution that pairs of clips are mixed by (Zhang et al.,
-            arXiv 1710.09412); 0 for none.
-        ema: Momentum of the moving average of the weights, which is what is kept and measured
-            (Polyak and Juditsky, 1992); 0 for none.
+        ema_momentum: Momentum of the moving average of the weights, which is what is kept and
+            measured (Polyak and Juditsky, 1992); 0 for none.
         unknown_share: Share of unknown among the clips of an epoch.
         silence_share: Share of silence.
         speech_share: Share of windows of continuous speech among unknown, where there is such.
-        spliced_share: Share of halves of two different words, put together, among unknown.
-        excluded: Words that are left out, to see how the network takes what it never heard.
-        balanced: Draw every word equally often; else as often as the corpus has it.
+        teacher_share: Share of the target that teachers decide, where there are some (Hinton et
+            al., arXiv 1503.02531).
+        word_loss: Weight of a second output on the same network, which tells all words of the
+            sources apart instead of calling most of them unknown; it is dropped after training.
+        max_repeat: No clip of a label is drawn more often than this many times the average clip.
+        n_backgrounds: How many backgrounds are synthesized, besides those that are drawn anew in
+            every batch.
+        held_out_words: Words that are left out, to see what the network makes of unseen words.
         patience: Stop when the validation accuracy has not risen for so many epochs.
-        explosion: Stop with an error when the gradient's norm before clipping exceeds this.
+        max_gradient_norm: Stop with an error when the norm before clipping exceeds this.
         features: The preprocessing.
         architecture: The network.
         augment: The augmentation.
@@ -48,16 +51,45 @@ class TrainConfig(Config):
     weight_decay: float = 1e-2
     clip_norm: float = 1.0
     label_smoothing: float = 0.05
-    mixup: float = 0.0
-    ema: float = 0.995
-    unknown_share: float = 0.2
-    silence_share: float = 0.1
+    ema_momentum: float = 0.995
+    unknown_share: float = 0.3
+    silence_share: float = 0.12
     speech_share: float = 0.4
-    spliced_share: float = 0.0
-    excluded: tuple[str, ...] = ()
-    balanced: bool = True
+    teacher_share: float = 0.5
+    word_loss: float = 0.3
+    max_repeat: float = 6.0
+    n_backgrounds: int = 600
+    held_out_words: tuple[str, ...] = ()
     patience: int = 30
-    explosion: float = 1e4
+    max_gradient_norm: float = 1e4
     features: FeatureConfig = dataclasses.field(default_factory=FeatureConfig)
     architecture: Architecture = dataclasses.field(default_factory=Architecture)
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        positive = (
+            "epochs",
+            "epoch_clips",
+            "batch_size",
+            "learning_rate",
+            "max_repeat",
+            "n_backgrounds",
+        )
+        for name in positive:
+            if not 0 < getattr(self, name) < 1e12:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.batch_size > self.epoch_clips:
+            raise ValueError(
+                f"expected at least one batch of {self.batch_size} clips in an epoch, got "
+                f"{self.epoch_clips} clips; take a smaller batch or a longer epoch"
+            )
+        if not 0 <= self.unknown_share + self.silence_share < 1:
+            raise ValueError(
+                f"unknown_share + silence_share must lie in [0, 1), got "
+                f"{self.unknown_share} + {self.silence_share}"
+            )
+        if not (0 <= self.speech_share <= 1 and 0 <= self.ema_momentum < 1):
+            raise ValueError(
+                f"speech_share must lie in [0, 1] and ema_momentum in [0, 1), got "
+                f"{self.speech_share} and {self.ema_momentum}"
+            )

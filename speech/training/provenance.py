@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from speech.data.recordings import ContinuousSpeech, Recordings
+from speech.training.sources import TrainingData
 
 # Paths below the package: a module that moves is another module for the digest.
 _DECIDING_MODULES = (
@@ -18,11 +18,17 @@ _DECIDING_MODULES = (
     "training/augment.py",
     "training/batches.py",
     "training/config.py",
+    "training/front_end.py",
+    "training/network.py",
+    "training/ops.py",
+    "training/rooms.py",
+    "training/sources.py",
     "training/trainer.py",
 )
 _DECIDING_PACKAGES = (
     "tensorflow-cpu",
     "tensorflow",
+    "jax",
     "keras",
     "librosa",
     "numba",
@@ -32,20 +38,27 @@ _DECIDING_PACKAGES = (
 )
 
 
-def provenance(recordings: Recordings, speech: ContinuousSpeech | None) -> dict[str, Any]:
+def provenance(data: TrainingData) -> dict[str, Any]:
     """What has to be the same for the same weights to come again, JSON-able.
 
     Args:
-        recordings: The decoded corpus.
-        speech: The continuous speech for unknown, if any.
+        data: The decoded sources.
     """
+    recordings = data.recordings
+    speech = [speech for _, speech in data.speech]
     return {
         "corpus": {
             "sha256": recordings.digest,
             "clips": len(recordings.corpus.clips),
             "name": recordings.corpus.root.name,
         },
-        "speech": None if speech is None else {"sha256": speech.digest, "names": speech.names},
+        "speech": None
+        if not speech
+        else {
+            "sha256": " ".join(each.digest for each in speech),
+            "names": [name for each in speech for name in each.names],
+        },
+        "sources": data.provenance(),
         "code": code_digest(),
         "versions": {"python": platform.python_version(), **_versions()},
     }

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,23 @@ import numpy as np
 import numpy.typing as npt
 
 from speech.data.evaluation_set import ClipSet, calibration_half, evaluation_set
-from speech.data.recordings import ContinuousSpeech, Recordings
 from speech.errors import ModelError
 from speech.evaluation.metrics import fit_temperature
 from speech.features import mfcc
 from speech.files import replacing, write_json
 from speech.formats.folder import ModelFolder
 from speech.labels import LabelSet
-from speech.model import CommandModel, save_model
-from speech.training.batches import ClipSource, prefetch
+from speech.model import CommandModel, load_model, save_model
+from speech.training.batches import Batch, ClipSource, prefetch
 from speech.training.config import TrainConfig
+from speech.training.network import TrainingModel, fields_of, losses, make_teacher
+from speech.training.ops import Tensor
 from speech.training.provenance import provenance
+from speech.training.sources import TrainingData
 
 Report = Callable[[Mapping[str, Any]], None]
+
+WORDS = "words.npz"  # the output that tells all words apart, beside the model
 
 
 @keras.saving.register_keras_serializable(package="speech")
@@ -46,12 +50,13 @@ class MonitoredAdamW(keras.optimizers.AdamW):  # type: ignore[misc]
 
 
 def train(
-    recordings: Recordings,
+    data: TrainingData,
     labels: LabelSet,
     config: TrainConfig,
     run: Path,
     *,
-    speech: ContinuousSpeech | None = None,
+    teachers: Sequence[CommandModel] = (),
+    start_from: Path | None = None,
     resume: bool = False,
     report: Report = lambda _: None,
     tensorboard: Path | None = None,
@@ -60,17 +65,20 @@ def train(
     """Train a model in a folder of its own.
 
     The folder receives ``config.json``, ``history.json``, ``checkpoint.npz`` (after every epoch:
-    weights, optimiser and history, so that a killed run resumes exactly) and ``model.keras``: the
-    best epoch on the validation speakers, with the temperature that half of them call for. Every
-    file is written under another name and renamed.
+    weights, optimizer and history, so that a killed run resumes exactly), ``words.npz`` (the
+    output that tells all words apart, and its vocabulary) and ``model.keras``: the best epoch on
+    the validation speakers, with the temperature that half of them call for. Every file is written
+    under another name and renamed.
 
     Args:
-        recordings: The decoded corpus.
+        data: The decoded sources.
         labels: The classes.
         config: The recipe.
         run: The folder of the run, created if needed.
-        speech: Continuous speech without the words, for the unknown.
-        resume: Go on from the checkpoint in ``run``, if there is one.
+        teachers: Models whose mean answer is part of the target (distillation).
+        start_from: A ``.keras`` file, or a folder with one, of the same labels, preprocessing and
+            architecture, whose weights the training begins with.
+        resume: Go on from the checkpoint in ``run``, if there is one; also with more epochs.
         report: Told after every step ``{"epoch", "step", "steps"}`` and after every epoch the row
             of the history.
         tensorboard: Also write TensorBoard event files here.
@@ -84,14 +92,14 @@ def train(
     """
     run.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.seed)
-    source = ClipSource(recordings, labels, config, speech)
-    validation = evaluation_set(recordings, labels)
+    source = ClipSource(data, labels, config)
+    validation = evaluation_set(data.recordings, labels)
     model = CommandModel(
         labels.labels,
         config.features,
         config.architecture,
         provenance={
-            **provenance(recordings, speech),
+            **provenance(data),
             "label_set": labels.name,
             "seed": config.seed,
             "train": config.to_dict(),
@@ -99,10 +107,11 @@ def train(
             "command": command,
         },
     )
-    first = np.concatenate([x for _, (x, _) in zip(range(16), source.batches(0), strict=False)])
-    model.normalization.adapt(first)
-    source.fill = first.mean(axis=(0, 1))
-    state = _RunState(model, compile_model(model, config, source.steps()), run, config)
+    _begin(model, source, start_from)
+    whole = TrainingModel(model, len(source.vocabulary) if config.word_loss else 0)
+    optimizer = compile_model(whole, config, source.steps())
+    state = _RunState(whole, optimizer, run, config)
+    state.teacher = make_teacher(teachers, model.labels)
     if resume:
         state.restore()
     write_json(ModelFolder(run).config, config.to_dict() | {"labels": list(labels.labels)})
@@ -120,16 +129,43 @@ def train(
         report(row)
         log(row)
     state.load_best()
-    half = calibration_half(validation.names)
-    logits = predict_logits(model, features[half])
-    model.temperature = fit_temperature(logits, validation.truth[half])
     model.provenance["parameters"] = model.count_params()
-    save_model(model, ModelFolder(run).keras)
+    save_model(model, ModelFolder(run).keras)  # before anything that could fail for want of clips
+    half = calibration_half(validation.names)
+    if half.any():
+        logits = predict_logits(model, features[half])
+        model.temperature = fit_temperature(logits, validation.truth[half])
+        save_model(model, ModelFolder(run).keras)
+    if whole.head is not None:
+        projection, vectors = whole.embedding()
+        with replacing(run / WORDS) as part:
+            np.savez(part, projection=projection, vectors=vectors, words=source.vocabulary)
     return model
 
 
-def compile_model(model: CommandModel, config: TrainConfig, steps: int) -> MonitoredAdamW:
-    """Give a model the optimiser, schedule and loss of the recipe.
+def _begin(model: CommandModel, source: ClipSource, start_from: Path | None) -> None:
+    """Normalize by the first batches, or take all weights of another model."""
+    first = [b.features for _, b in zip(range(16), source.batches(0), strict=False)]
+    features = np.concatenate([keras.ops.convert_to_numpy(batch) for batch in first])
+    source.fill = features.mean(axis=(0, 1))
+    if start_from is None:
+        model.normalization.adapt(features)
+        return
+    file = ModelFolder(start_from).keras if start_from.is_dir() else start_from
+    other = load_model(file)
+    for name in ("labels", "features", "architecture"):
+        if getattr(other, name) != getattr(model, name):
+            raise ModelError(
+                f"{file}: expected the {name} of this training, {getattr(model, name)}, got "
+                f"{getattr(other, name)}; a model of other {name} cannot be trained on"
+            )
+    model.set_weights(other.get_weights())
+    model.normalization.finalize_state()
+    model.provenance["start_from"] = other.provenance
+
+
+def compile_model(model: TrainingModel, config: TrainConfig, steps: int) -> MonitoredAdamW:
+    """Give a model the optimizer, schedule and loss of the recipe.
 
     AdamW, linear warm-up, then a cosine down to a thousandth (Loshchilov and Hutter, arXiv
     1608.03983); biases and the scales of batch normalisation are not decayed.
@@ -146,42 +182,46 @@ def compile_model(model: CommandModel, config: TrainConfig, steps: int) -> Monit
         schedule,
         weight_decay=config.weight_decay,
         global_clipnorm=config.clip_norm,
-        use_ema=config.ema > 0,
-        ema_momentum=config.ema or 0.99,
+        use_ema=config.ema_momentum > 0,
+        ema_momentum=config.ema_momentum or 0.99,
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     optimizer.build(model.trainable_variables)
-    loss = keras.losses.CategoricalCrossentropy(
-        from_logits=True, label_smoothing=config.label_smoothing
+    model.compile(
+        optimizer,
+        loss=fields_of(losses(config), model.names),
+        loss_weights=fields_of({"labels": 1.0, "words": config.word_loss}, model.names),
+        metrics={"labels": [keras.metrics.CategoricalAccuracy(name="accuracy")]},
     )
-    model.compile(optimizer, loss=loss, metrics=["accuracy"])
     return optimizer
 
 
 def _one_epoch(state: "_RunState", source: ClipSource, report: Report) -> dict[str, Any]:
     epoch, steps = len(state.history), source.steps()
     started, waited = time.perf_counter(), 0.0
-    losses, accuracies, norms = [], [], []
+    losses_, accuracies, norms = [], [], []
     batches = iter(prefetch(source.batches(epoch)))
     for step in range(steps):
         asked = time.perf_counter()
-        x, y = next(batches)
+        batch = next(batches)
         waited += time.perf_counter() - asked
-        logs = state.model.train_on_batch(x, y, return_dict=True)
-        losses.append(float(logs["loss"]))
-        accuracies.append(float(logs["accuracy"]))
+        targets = state.targets(batch)
+        logs = state.model.train_on_batch(batch.features, targets, return_dict=True)
+        losses_.append(float(logs["loss"]))
+        accuracies.append(float(logs.get("labels_accuracy", logs.get("accuracy"))))
         norms.append(float(keras.ops.convert_to_numpy(state.optimizer.gradient_norm)))
-        if not (np.isfinite(losses[-1]) and norms[-1] <= state.config.explosion):
+        if not (np.isfinite(losses_[-1]) and norms[-1] <= state.config.max_gradient_norm):
+            limit = state.config.max_gradient_norm
             raise ModelError(
                 f"the gradient exploded in epoch {epoch + 1}, step {step + 1}: expected a norm of "
-                f"at most {state.config.explosion:g}, got {norms[-1]:g} (loss {losses[-1]:g}); "
-                "lower the learning rate, or resume from the last epoch with another seed"
+                f"at most {limit:g}, got {norms[-1]:g} (loss {losses_[-1]:g}); "
+                "lower the learning rate, or go on from the last epoch with another seed"
             )
         report({"epoch": epoch, "step": step + 1, "steps": steps})
     seconds = time.perf_counter() - started
     return {
         "epoch": epoch + 1,
-        "loss": float(np.mean(losses)),
+        "loss": float(np.mean(losses_)),
         "accuracy": float(np.mean(accuracies)),
         "learning_rate": float(keras.ops.convert_to_numpy(state.optimizer.learning_rate)),
         "gradient_norm": float(np.mean(norms)),
@@ -208,10 +248,11 @@ def predict_logits(
     model: CommandModel, features: npt.NDArray[np.float32], batch_size: int = 256
 ) -> npt.NDArray[np.float32]:
     """Logits (n, n_classes) of MFCC (n, n_frames, n_mfcc), dropout off."""
-    rows = [
-        keras.ops.convert_to_numpy(model.predict_on_batch(features[i : i + batch_size]))
-        for i in range(0, len(features), batch_size)
-    ]
+    rows = []
+    for start in range(0, len(features), batch_size):
+        batch = features[start : start + batch_size]
+        filled = np.resize(batch, (batch_size, *batch.shape[1:]))  # one shape: compiled once
+        rows.append(keras.ops.convert_to_numpy(model.predict_on_batch(filled))[: len(batch)])
     return np.concatenate(rows)
 
 
@@ -219,16 +260,29 @@ class _RunState:
     """All that a run has to remember from epoch to epoch, in one file."""
 
     def __init__(
-        self, model: CommandModel, optimizer: MonitoredAdamW, run: Path, config: TrainConfig
+        self, model: TrainingModel, optimizer: MonitoredAdamW, run: Path, config: TrainConfig
     ) -> None:
         self.model, self.optimizer, self.config = model, optimizer, config
+        self.teacher: Callable[[Tensor], Tensor] | None = None
         self.path = ModelFolder(run).checkpoint
         self.history: list[dict[str, Any]] = []
         self._best: list[npt.NDArray[Any]] = []
 
     def _key(self) -> str:
-        data = self.model.provenance["corpus"], self.model.provenance["speech"]
-        return json.dumps([self.config.to_dict(), self.model.labels, data], sort_keys=True)
+        model = self.model.commands
+        config = self.config.to_dict()
+        for name in ("epochs", "patience"):  # a run may be given more of them
+            del config[name]
+        fields = [config, model.labels, model.provenance["sources"]]
+        return json.dumps(fields, sort_keys=True)
+
+    def targets(self, batch: Batch) -> dict[str, Any]:
+        """What the outputs should say of a batch; the teachers have a share of it."""
+        labels: Tensor = batch.labels
+        if self.teacher is not None:
+            share = self.config.teacher_share
+            labels = (1 - share) * labels + share * self.teacher(batch.features)
+        return fields_of({"labels": labels, "words": batch.words}, self.model.names)
 
     def epochs_since_best(self) -> int:
         scores = [(row["val_accuracy"], -row["val_loss"]) for row in self.history]
@@ -237,12 +291,14 @@ class _RunState:
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
         """The moving average stands in for the weights, where the recipe wants one."""
-        if not self.config.ema:
+        if not self.config.ema_momentum:
             yield
             return
         weights = self.model.trainable_variables
         raw = [keras.ops.convert_to_numpy(v) for v in weights]
         self.optimizer.finalize_variable_values(weights)
+        for variable in weights:  # JAX would share, and later free, the memory of the average
+            variable.assign(keras.ops.convert_to_numpy(variable).copy())
         yield
         for variable, value in zip(weights, raw, strict=True):
             variable.assign(value)

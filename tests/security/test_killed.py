@@ -43,7 +43,7 @@ test_killed.export_here(Path(sys.argv[1]))
 def trained(folder: Path, run: Path, *, resume: bool) -> list[np.ndarray]:
     """The weights of a short run; each has its augmentation, its best epoch and its checkpoint."""
     config = tiny.config(epochs=4, epoch_clips=64)
-    data = tiny.recordings(folder, 8, 4)
+    data = tiny.data(folder, n_train=8, n_validation=4)
     return train(data, tiny.LABELS, config, run, resume=resume).get_weights()
 
 

@@ -1,37 +1,38 @@
 """The laws of the augmentation: what was asked for is what happens; a seed decides all of it."""
 
-import copy
 import dataclasses
-import json
-from collections.abc import Sequence
+import functools
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-import librosa
+import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from speech.data.corpus import Corpus
-from speech.data.recordings import Recordings
 from speech.features import FeatureConfig, mfcc, vtlp_matrix
-from speech.training.augment import AugmentConfig, Augmenter, _resample
+from speech.training.augment import AugmentConfig, Augmenter
+from speech.training.front_end import make_mfcc
+from speech.training.rooms import (
+    N_BANDS,
+    Rooms,
+    babble,
+    impulse_response,
+    make_rooms,
+    music,
+    pause_spectra,
+    room_noise,
+    taps,
+)
 
 Array = npt.NDArray[Any]
 RATE = 8_000
 FEATURES = FeatureConfig(sample_rate=RATE, n_mels=20, n_mfcc=13, fmax=4_000.0)
-NOTHING = AugmentConfig.none()
-WITHOUT_NOISE = Augmenter(NOTHING, FEATURES)
-EDGE = slice(1, -2)  # the interpolation needs neighbours
-
-
-def augmenter(noise: Sequence[Array] = (), **changes: Any) -> Augmenter:
-    """One that does nothing but the changes; synthesising the backgrounds anew takes a while."""
-    made = Augmenter(NOTHING, FEATURES, noise) if noise else copy.copy(WITHOUT_NOISE)
-    made.config = dataclasses.replace(NOTHING, **changes)
-    return made
+EDGE = slice(1, -2)  # the interpolation needs neighbors
+FILL = np.full(13, -99, np.float32)
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -39,7 +40,28 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def speech(count: int = 40, level: float = 0.02) -> Array:
-    return (level * rng(9).standard_normal((count, RATE))).astype(np.float32)
+    return (32768 * level * rng(9).standard_normal((count, RATE))).astype(np.int16)
+
+
+@functools.cache
+def rooms() -> Rooms:
+    return make_rooms(FEATURES, [speech(1)[0]], speech(30), 1, n_synthetic=10, n_impulses=6)
+
+
+def augmenter(**changes: Any) -> Augmenter:
+    """One that does nothing but the changes."""
+    return Augmenter(dataclasses.replace(AugmentConfig.none(), **changes), FEATURES, rooms())
+
+
+def waveforms(
+    made: Augmenter, clips: Array, seed: int = 1, silent: Array | None = None, k: int = 0
+) -> Array:
+    count = len(clips) - 2 * k
+    spans = np.tile(np.array([0.3 * RATE, 0.7 * RATE], np.float32), (len(clips), 1))
+    quiet = np.zeros(count, np.float32) if silent is None else silent
+    waves, _ = made.waveforms(made.tables, clips, spans, quiet, seed)
+    result: Array = keras.ops.convert_to_numpy(waves)
+    return result
 
 
 def rms(clips: Array) -> Array:
@@ -47,21 +69,9 @@ def rms(clips: Array) -> Array:
     return level
 
 
-def uneven_noise(seconds: int = 20) -> Array:
-    """Noise whose level goes up and down tenfold from second to second."""
-    level = np.interp(
-        np.arange(seconds * RATE) / RATE, range(seconds), [0.02, 0.2] * (seconds // 2)
-    )
-    return (level * rng(1).standard_normal(seconds * RATE)).astype(np.float32)
-
-
-def tone_at(frequency: float, rate: int = 16_000) -> Array:
-    return (0.5 * np.sin(2 * np.pi * frequency * np.arange(rate) / rate)).astype(np.float32)
-
-
 def tones(frequency: float, count: int) -> Array:
-    tone = 0.5 * np.sin(2 * np.pi * frequency * np.arange(RATE) / RATE)
-    return np.tile(tone.astype(np.float32), (count, 1))
+    tone = 10_000 * np.sin(2 * np.pi * frequency * np.arange(RATE) / RATE)
+    return np.tile(tone.astype(np.int16), (count, 1))
 
 
 def frequencies(clips: Array) -> Array:
@@ -70,394 +80,238 @@ def frequencies(clips: Array) -> Array:
     return np.argmax(spectra, axis=1) / 10
 
 
-# --- the seed ------------------------------------------------------------------------------------
-
-
 def test_the_same_seed_gives_the_same_batch_and_another_another() -> None:
-    config = AugmentConfig()
-    clips, mean = speech(), np.zeros(13, np.float32)
-    batches = []
-    for seed in (0, 0, 1):
-        draws = rng(seed)
-        made = Augmenter(config, FEATURES, [uneven_noise()], seed)
-        waves = made.waveforms(clips, draws)
-        silence = made.silence(5, draws)
-        batches.append(
-            [waves, silence, made.cepstra(np.ones((40, 98, 13), np.float32), mean, draws)]
+    made = Augmenter(AugmentConfig(), FEATURES, rooms())
+    first, same, other = (waveforms(made, speech(), seed, k=5) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, same)
+    assert not np.array_equal(first, other)
+    assert np.isfinite(first).all()
+    assert np.abs(first).max() <= 1
+
+
+BACKENDS = """
+import numpy as np, sys, tests.training.test_augment as t
+from speech.training.augment import _resample
+waves = t.speech(6).astype(np.float32) / 32768
+speed = np.linspace(0.8, 1.3, 6, dtype=np.float32)
+moved = np.asarray(_resample(waves, 100 * speed, speed))
+frames = np.asarray(t.make_mfcc(t.FEATURES)(moved))
+made = t.augmenter(high_voice_probability=1.0, slow_probability=1.0)
+slow = np.asarray(made.cepstra(made.tables, frames, speed[:, None] + 0.2, t.FILL, 1))
+np.savez(sys.argv[1], moved=moved, frames=frames, slow=slow)
+"""
+
+
+@pytest.mark.slow
+def test_tensorflow_and_jax_compute_the_same(tmp_path: Path) -> None:
+    """Without draws: the random numbers of two backends differ, their arithmetic must not."""
+    pytest.importorskip("jax")
+    results = []
+    for backend in ("tensorflow", "jax"):
+        path = tmp_path / f"{backend}.npz"
+        subprocess.run(
+            [sys.executable, "-c", BACKENDS, path],
+            env=os.environ | {"KERAS_BACKEND": backend},
+            cwd=Path(__file__).parents[2],
+            check=True,
+            capture_output=True,
         )
-    for one, same, other in zip(*batches, strict=True):
-        np.testing.assert_array_equal(one, same)
-        assert not np.array_equal(one, other)
-
-
-def test_a_batch_does_not_depend_on_the_batches_before_it() -> None:
-    made = augmenter(**AugmentConfig().to_dict())
-    first = made.waveforms(speech(), rng(3))
-    made.waveforms(speech(), rng(4))
-    np.testing.assert_array_equal(made.waveforms(speech(), rng(3)), first)
-
-
-def test_the_clips_themselves_are_not_touched() -> None:
-    clips = speech()
-    augmenter(**AugmentConfig().to_dict()).waveforms(clips, rng())
-    np.testing.assert_array_equal(clips, speech())
-
-
-# --- waveforms -----------------------------------------------------------------------------------
+        results.append(np.load(path))
+    for name, tolerance in (("moved", 1e-5), ("frames", 1e-2), ("slow", 1e-2)):
+        np.testing.assert_allclose(results[0][name], results[1][name], atol=tolerance)
 
 
 def test_no_augmentation_changes_nothing_inside() -> None:
     clips = speech(level=0.2)
-    same = augmenter().waveforms(clips, rng())
-    assert same.dtype == np.float32
-    np.testing.assert_array_equal(same[:, EDGE], clips[:, EDGE])
+    same = waveforms(augmenter(), clips)
+    np.testing.assert_array_equal(same[:, EDGE], clips[:, EDGE].astype(np.float32) / 32768)
     coefficients = rng().standard_normal((5, 98, 13)).astype(np.float32)
-    unchanged = augmenter().cepstra(coefficients.copy(), np.zeros(13, np.float32), rng())
+    made = augmenter()
+    unchanged = made.cepstra(made.tables, coefficients, np.ones((5, 1), np.float32), FILL, 3)
     np.testing.assert_array_equal(unchanged, coefficients)
 
 
-@pytest.mark.parametrize("snr", [-3.0, 0.0, 15.0, 30.0])
-@pytest.mark.parametrize("noise", [(), [uneven_noise()]], ids=["synthetic", "recorded"])
-def test_the_mix_has_the_ratio_of_speech_to_noise_that_was_asked_for(
-    snr: float, noise: Sequence[Array]
-) -> None:
-    clips = speech()
-    mixed = augmenter(noise, noise_probability=1.0, snr_db=(snr, snr)).waveforms(clips, rng())
-    added = mixed[:, EDGE] - clips[:, EDGE]
-    measured = 20 * np.log10(rms(clips[:, EDGE]) / rms(added))
-    np.testing.assert_allclose(measured, snr, atol=0.1)
+@pytest.mark.parametrize("snr", [0.0, 15.0])
+def test_the_noise_lies_as_far_below_the_word_as_was_asked(snr: float) -> None:
+    clips = speech(level=0.05)
+    mixed = waveforms(augmenter(noise_probability=1.0, snr_db=(snr, snr)), clips)
+    noise = (mixed - clips / 32768)[:, EDGE]
+    found = 20 * np.log10(rms(clips / 32768) / rms(noise))
+    np.testing.assert_allclose(found, snr, atol=0.5)
 
 
-def test_the_range_of_the_ratio_is_filled_evenly() -> None:
-    clips = speech(400)
-    mixed = augmenter(noise_probability=1.0, snr_db=(0.0, 20.0)).waveforms(clips, rng())
-    measured = 20 * np.log10(rms(clips[:, EDGE]) / rms(mixed[:, EDGE] - clips[:, EDGE]))
-    assert -0.1 < measured.min() < 1
-    assert 19 < measured.max() < 20.1
-    assert np.median(measured) == pytest.approx(10, abs=1.5)
+def test_speed_changes_the_pitch_by_as_much_and_no_more() -> None:
+    heard = frequencies(waveforms(augmenter(speed=0.15), tones(1_000.0, 200)))
+    assert heard.min() > 845
+    assert heard.max() < 1_155
+    assert heard.max() - heard.min() > 250
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_noise_and_hiss_come_as_often_as_was_asked_for(share: float) -> None:
-    clips = speech(400)
-    for change in ("noise_probability", "floor_probability"):
-        mixed = augmenter(**dict[str, Any]({change: share})).waveforms(clips, rng())
-        touched = (mixed[:, EDGE] != clips[:, EDGE]).any(axis=1)
-        assert touched.mean() == pytest.approx(share, abs=0.1 * (0 < share < 1))
+def test_a_high_voice_is_higher_and_may_keep_its_tempo() -> None:
+    """The frames are stretched again by at most what the resampling took."""
+    made = augmenter(high_voice_probability=1.0, high_voice=1.3, slow_probability=1.0)
+    clips, spans = tones(1_000.0, 100), np.zeros((100, 2), np.float32)
+    waves, stretch = made.waveforms(made.tables, clips, spans, np.zeros(100, np.float32), 5)
+    raised = frequencies(keras.ops.convert_to_numpy(waves)) / 1_000
+    slowed = keras.ops.convert_to_numpy(stretch)[:, 0]
+    assert raised.max() > 1.2
+    assert (slowed >= 1).all()
+    assert (slowed <= raised + 0.01).all()
+    assert np.std(slowed) > 0.02
 
 
-def test_the_hiss_has_a_level_from_its_range() -> None:
+def test_stretched_frames_are_those_of_a_slower_word() -> None:
+    made = augmenter(high_voice_probability=1.0, slow_probability=1.0)
+    ramp = np.tile(np.arange(98, dtype=np.float32)[:, None], (1, 1, 13)).reshape(1, 98, 13)
+    slow = np.asarray(made.cepstra(made.tables, ramp, np.array([[2.0]], np.float32), FILL, 1))
+    np.testing.assert_allclose(slow[0, :, 0], (np.arange(98) - 48.5) / 2 + 48.5, atol=1e-4)
+
+
+def test_a_shift_is_at_most_what_was_asked() -> None:
+    clips = np.zeros((200, RATE), np.int16)
+    clips[:, RATE // 2] = 20_000
+    moved = waveforms(augmenter(shift_seconds=0.1), clips).argmax(axis=1) - RATE // 2
+    assert np.abs(moved).max() <= 0.1 * RATE + 1
+    assert moved.min() < -0.05 * RATE
+    assert moved.max() > 0.05 * RATE
+
+
+def test_a_neighbor_lies_before_or_after_the_word_and_leaves_it_whole() -> None:
+    """The word fills 0.3 to 0.7 s of its clip, and so does every neighbor."""
+    count, k = 20, 8
+    clips = np.zeros((count + 2 * k, RATE), np.int16)
+    clips[:, int(0.3 * RATE) : int(0.7 * RATE)] = 8_000
+    made = augmenter(neighbor_gap_seconds=(0.1, 0.1), neighbor_probability=0.4)
+    said = waveforms(made, clips, k=k)
+    alone = waveforms(made, clips[:count])
+    word, near = slice(int(0.32 * RATE), int(0.68 * RATE)), int(0.09 * RATE)
+    np.testing.assert_allclose(said[:, word], alone[:, word], atol=1e-6)
+    before, after = said[:, : int(0.3 * RATE) - near], said[:, int(0.7 * RATE) + near :]
+    has_before, has_after = (np.abs(part).max(axis=1) > 0.02 for part in (before, after))
+    np.testing.assert_array_equal(np.flatnonzero(has_before), np.arange(k))
+    np.testing.assert_array_equal(np.flatnonzero(has_after), np.arange(k // 2, k // 2 + k))
+
+
+def test_gain_sensor_noise_and_clipping_are_within_their_ranges() -> None:
     clips = speech(200)
-    config: dict[str, Any] = {"floor_probability": 1.0, "floor_rms": (1e-4, 1e-2)}
-    hiss = rms(augmenter(**config).waveforms(clips, rng())[:, EDGE] - clips[:, EDGE])
-    assert 0.95e-4 < hiss.min() < 2e-4
-    assert 5e-3 < hiss.max() < 1.05e-2
-    assert np.median(np.log10(hiss)) == pytest.approx(-3, abs=0.3)
-
-
-def test_the_gain_stays_in_its_range_and_fills_it() -> None:
-    clips = speech(400)
-    louder = augmenter(gain_db=(-20.0, 10.0)).waveforms(clips, rng())
-    gain = 20 * np.log10(rms(louder[:, EDGE]) / rms(clips[:, EDGE]))
-    assert -20.01 < gain.min() < -19
-    assert 9 < gain.max() < 10.01
-
-
-def test_the_gain_moves_speech_and_noise_together() -> None:
-    clips = speech()
-    changes: dict[str, Any] = {"noise_probability": 1.0, "snr_db": (5.0, 5.0)}
-    plain = augmenter(**changes).waveforms(clips, rng())
-    halved = augmenter(**changes, gain_db=(-20.0, -20.0)).waveforms(clips, rng())
-    np.testing.assert_allclose(halved, plain / 10, atol=1e-6)
-
-
-@pytest.mark.parametrize("samples", [-700, -1, 0, 1, 250])
-def test_a_shift_moves_an_impulse_by_so_many_samples(samples: int) -> None:
-    clips = np.zeros((1, RATE), np.float32)
-    clips[0, 4_000] = 1
-    moved = np.empty_like(clips)
-    _resample(clips, np.ones(1, np.float32), np.array([samples], np.float32), moved)
-    np.testing.assert_array_equal(moved, np.roll(clips, samples))
-
-
-def test_half_a_sample_of_shift_is_interpolated() -> None:
-    clips = tones(500.0, 1)
-    moved = np.empty_like(clips)
-    _resample(clips, np.ones(1, np.float32), np.array([0.5], np.float32), moved)
-    expected = 0.5 * np.sin(2 * np.pi * 500 * (np.arange(RATE) - 0.5) / RATE)
-    np.testing.assert_allclose(moved[0, 2:-2], expected[2:-2], atol=5e-3)
-
-
-def test_shifts_go_both_ways_and_no_further_than_was_asked_for() -> None:
-    clips = np.zeros((300, RATE), np.float32)
-    clips[:, 4_000] = 1
-    moved = augmenter(shift_seconds=0.1).waveforms(clips, rng())
-    places = np.argmax(moved, axis=1) - 4_000
-    assert -801 <= places.min() < -700
-    assert 700 < places.max() <= 801
-
-
-@pytest.mark.parametrize("factor", [0.85, 1.0, 1.15])
-def test_speed_multiplies_the_frequency(factor: float) -> None:
-    clips = tones(1_000.0, 1)
-    moved = np.empty_like(clips)
-    _resample(clips, np.array([factor], np.float32), np.zeros(1, np.float32), moved)
-    assert frequencies(moved)[0] == pytest.approx(1_000 * factor, abs=0.5)
-
-
-def test_speeds_stay_in_their_range_and_fill_it() -> None:
-    heard = frequencies(augmenter(speed=0.15).waveforms(tones(1_000.0, 200), rng()))
-    assert 849 < heard.min() < 870
-    assert 1_130 < heard.max() < 1_151
-
-
-def test_speed_leaves_the_middle_in_the_middle() -> None:
-    clips = np.zeros((100, RATE), np.float32)
-    clips[:, 3_990:4_011] = np.hanning(21)
-    heard = np.argmax(augmenter(speed=0.15).waveforms(clips, rng()), axis=1)
-    assert np.abs(heard - 4_000).max() <= 1
-
-
-@given(st.integers(0, 2**32 - 1), st.floats(0, 4))
-def test_every_batch_is_finite_and_within_full_scale(seed: int, level: float) -> None:
-    made = MADE.waveforms(speech(4, level), rng(seed))
-    assert np.isfinite(made).all()
-    assert np.abs(made).max() <= 1
-
-
-MADE = Augmenter(AugmentConfig(gain_db=(-30.0, 40.0)), FEATURES, [uneven_noise()])
-
-
-def test_digital_silence_of_speech_or_noise_gives_no_nan() -> None:
-    silence = np.zeros((20, RATE), np.float32)
-    for noise in ((), [np.zeros(5 * RATE, np.int16)]):
-        made = Augmenter(AugmentConfig(), FEATURES, noise)
-        assert np.isfinite(made.waveforms(silence, rng())).all()
-        assert np.isfinite(made.waveforms(speech(20), rng())).all()
-        assert np.isfinite(made.silence(20, rng())).all()
-    assert not augmenter(noise_probability=1.0).waveforms(silence, rng()).any()
-
-
-def test_an_empty_batch_stays_empty() -> None:
-    made = augmenter(**AugmentConfig().to_dict())
-    assert made.waveforms(np.zeros((0, RATE), np.float32), rng()).shape == (0, RATE)
-    assert made.silence(0, rng()).shape == (0, RATE)
-
-
-@pytest.mark.parametrize("shape", [(2, RATE - 1), (2, RATE + 1), (RATE,), (1, 2, RATE)])
-def test_clips_of_another_length_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"expected clips \(batch, 8000\), got shape"):
-        augmenter().waveforms(np.zeros(shape, np.float32), rng())
-
-
-# --- backgrounds and silence ---------------------------------------------------------------------
-
-
-def test_every_background_has_the_same_level_however_uneven_its_file() -> None:
-    levels = rms(augmenter([uneven_noise()]).backgrounds(200, rng()))
-    np.testing.assert_allclose(levels, 1, atol=1e-3)
-
-
-def test_int16_and_float_backgrounds_are_the_same() -> None:
-    noise = np.round(32_768 * uneven_noise()).astype(np.int16)
-    crops = [augmenter([n]).backgrounds(20, rng()) for n in (noise, noise / np.float32(32_768))]
-    np.testing.assert_allclose(crops[0], crops[1], atol=1e-5)
-
-
-def test_silence_has_levels_from_its_range_evenly_in_decibels() -> None:
-    levels = rms(augmenter([uneven_noise()], silence_rms=(1e-5, 0.05)).silence(400, rng()))
-    assert 0.99e-5 < levels.min() < 2e-5
-    assert 0.025 < levels.max() < 0.0501
-    assert np.median(np.log10(levels)) == pytest.approx(np.mean(np.log10([1e-5, 0.05])), abs=0.3)
-
-
-def test_loud_silence_stays_within_full_scale() -> None:
-    clips = augmenter([uneven_noise()], silence_rms=(0.3, 0.5)).silence(50, rng())
-    assert np.abs(clips).max() <= 1
-
-
-def test_half_of_the_backgrounds_are_recorded_where_there_are_recordings() -> None:
-    constant = np.full(5 * RATE, 3_000, np.int16)  # no synthesised one is
-    crops = augmenter([constant]).backgrounds(400, rng())
-    assert (crops.std(axis=1) < 1e-3).mean() == pytest.approx(0.5, abs=0.1)
-
-
-def test_a_recording_of_just_one_clip_is_heard_and_a_shorter_one_is_left_out() -> None:
-    for length, heard in ((RATE, True), (RATE - 1, False)):
-        crops = augmenter([np.full(length, 3_000, np.int16)]).backgrounds(100, rng())
-        assert (crops.std(axis=1) < 1e-3).any() == heard
-
-
-def test_clips_longer_than_the_synthesised_backgrounds_get_longer_ones() -> None:
-    long = dataclasses.replace(FEATURES, clip_seconds=12.0)
-    assert Augmenter(NOTHING, long).backgrounds(2, rng()).shape == (2, 12 * RATE)
-
-
-def test_the_noise_that_evaluates_is_never_heard_in_training(tmp_path: Path) -> None:
-    noise = np.full(20 * RATE, 3_000, np.int16)
-    noise[16 * RATE :] = -3_000  # the last fifth can be told by its sign
-    corpus = Corpus(tmp_path, (), ("_background_noise_/a.wav",), ())
-    recordings = Recordings(corpus, np.zeros((0, RATE), np.int16), (noise,), "", tmp_path)
-    for split, sign in (("train", 1), ("validation", -1), ("test", -1)):
-        parts = recordings.noise_for(split)  # type: ignore[arg-type]
-        means = augmenter(parts).backgrounds(300, rng()).mean(axis=1) * sign
-        assert (means > 0.9).any()
-        assert not (means < -0.5).any()
-
-
-# --- cepstra -------------------------------------------------------------------------------------
-
-
-def coefficients(count: int = 50) -> Array:
-    return rng(5).standard_normal((count, 98, 13)).astype(np.float32)
-
-
-FILL = np.arange(100, 113, dtype=np.float32)
-
-
-def test_masked_places_become_the_fill_and_all_others_stay() -> None:
-    made = augmenter(time_masks=2, coefficient_masks=1)
-    before = coefficients(500)
-    after = made.cepstra(before.copy(), FILL, rng())
-    masked = after != before
-    np.testing.assert_array_equal(after[masked], np.broadcast_to(FILL, after.shape)[masked])
-    frames, rows = masked.all(axis=2), masked.all(axis=1)
-    np.testing.assert_array_equal(masked, frames[:, :, np.newaxis] | rows[:, np.newaxis, :])
-    assert 0 < frames.sum(axis=1).max() <= 2 * 15
-    assert 0 < rows.sum(axis=1).max() <= 4
-    assert frames.any(axis=0).all()  # every frame and every coefficient can be hit
-    assert rows.any(axis=0).all()
-
-
-def test_a_mask_is_one_span() -> None:
-    after = augmenter(time_masks=1).cepstra(coefficients(), FILL, rng())
-    for clip in after:
-        hit = np.flatnonzero((clip == FILL).all(axis=1))
-        assert len(hit) <= 15
-        assert np.array_equal(hit, np.arange(hit[0], hit[0] + len(hit))) if len(hit) else True
-
-
-def test_a_mask_longer_than_the_clip_masks_no_more_than_the_clip() -> None:
-    made = augmenter(time_masks=1, time_mask_seconds=5.0, coefficient_masks=1, coefficient_mask=99)
-    assert np.isfinite(made.cepstra(coefficients(), FILL, rng())).all()
-
-
-def heard(clips: Array, **changes: Any) -> Array:
-    """The response in dB (clips, bins 1 to 3999 Hz) that white clips were heard through."""
-    after = augmenter(response_probability=1.0, **changes).waveforms(clips, rng())
-    power: Array = np.abs(np.fft.rfft(after)[:, 1:-1]) / np.abs(np.fft.rfft(clips)[:, 1:-1])
-    return 20 * np.log10(power)
-
-
-def test_a_microphone_response_is_smooth_and_differs_from_clip_to_clip_as_configured() -> None:
-    with_edges = speech(400)
-    with_edges[:, [0, -1]] = 0  # what the interpolation does not reach
-    clips = augmenter().waveforms(with_edges, rng())
-    response = heard(clips, response_db=4.0, band_probability=0.0)
-    mel = np.log1p(np.arange(1, 4_000) / 700) / np.log1p(4_000 / 700)
-    for k in range(1, 9):
-        weight = 2 * np.trapezoid(response * np.cos(np.pi * k * mel), mel, axis=1)
-        assert np.std(weight) == pytest.approx(4 / np.sqrt(k), rel=0.15)
-    assert np.abs(np.diff(response, axis=1)).max() < 1
-
-
-def test_a_telephone_lets_only_its_band_through() -> None:
-    clips = augmenter().waveforms(speech(40), rng())
-    response = heard(
-        clips, response_db=0.0, band_probability=1.0, highpass_hz=(300.0, 300.0),
-        lowpass_hz=(3_000.0, 3_000.0),
-    )  # fmt: skip
-    assert np.abs(response[:, 320:2_900]).max() < 0.1
-    assert response[:, 149].max() < -5.9  # an octave below: at least 6 dB
-    assert response[:, 3_900].max() < -2
-
-
-def test_an_empty_room_is_heard_through_the_microphone_too() -> None:
-    wall: dict[str, Any] = {"highpass_hz": (1e3, 1e3), "lowpass_hz": (2e3, 2e3)}
-    made = augmenter(response_probability=1.0, band_probability=1.0, response_db=0.0, **wall)
-    power = np.abs(np.fft.rfft(made.silence(100, rng()))) ** 2
-    inside = power[:, 1_000:2_000].mean(axis=1)
-    outside = np.median(power[:, 3_000:], axis=1)
-    assert np.mean(outside < inside) > 0.95
-    plain = augmenter(response_probability=0.0).silence(100, rng())
-    power = np.abs(np.fft.rfft(plain)) ** 2
-    assert np.mean(power[:, :500].mean(axis=1) > power[:, 1_000:2_000].mean(axis=1)) > 0.5
-
-
-# --- the configuration ---------------------------------------------------------------------------
-
-
-def test_a_config_comes_back_from_json_and_names_its_fields() -> None:
-    for config in (AugmentConfig(), NOTHING, AugmentConfig(snr_db=(1.0, 1.0))):
-        assert AugmentConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-        assert AugmentConfig.from_dict(config.to_dict()) == config
-    with pytest.raises(ValueError, match=r"unknown: \['reverb'\], missing: none"):
-        AugmentConfig.from_dict(NOTHING.to_dict() | {"reverb": 1})
-    with pytest.raises(ValueError, match=r"unknown: none, missing: \['speed'\]"):
-        AugmentConfig.from_dict({k: v for k, v in NOTHING.to_dict().items() if k != "speed"})
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("speed", 1.0),
-        ("speed", -0.1),
-        ("shift_seconds", -0.1),
-        ("shift_seconds", float("nan")),
-        ("noise_probability", 1.1),
-        ("floor_probability", -0.1),
-        ("snr_db", (30.0, -3.0)),
-        ("gain_db", (0.0, float("inf"))),
-        ("floor_rms", (0.0, 1e-3)),
-        ("silence_rms", (-1.0, 1.0)),
-        ("silence_rms", (0.3, 0.1)),
-        ("highpass_hz", (0.0, 100.0)),
-        ("response_probability", 1.5),
-        ("time_masks", -1),
-        ("coefficient_mask", -1),
-    ],
-)
-def test_a_range_that_makes_no_sense_is_named(name: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=name):
-        dataclasses.replace(NOTHING, **{name: value})
-
-
-def test_another_throat_moves_the_peak_of_a_spectrum_by_its_factor() -> None:
-    features = FeatureConfig(n_mels=80, n_mfcc=80)
-    band = librosa.mel_frequencies(82, fmin=features.fmin, fmax=features.fmax)[1:-1]
-    for factor in (0.9, 1.0, 1.1):
-        before = mfcc(tone_at(1_500.0), features)
-        after = before @ vtlp_matrix(features, factor).T
-        spectrum = librosa.feature.inverse.mfcc_to_mel(after.T, n_mels=80)
-        peak = band[spectrum.mean(axis=1).argmax()]
-        assert peak == pytest.approx(1_500 * factor, rel=0.03)
-
-
-def test_a_throat_of_the_same_length_changes_nothing() -> None:
-    features = FeatureConfig()
-    assert np.allclose(vtlp_matrix(features, 1.0), np.eye(features.n_mfcc), atol=1e-6)
-
-
-def test_a_longer_throat_leaves_a_flat_spectrum_flat() -> None:
-    features = FeatureConfig()
-    flat = mfcc(np.zeros(features.n_samples, np.float32), features)
-    assert np.allclose(flat @ vtlp_matrix(features, 1.1).T, flat, atol=1e-3)
-
-
-def test_throats_differ_from_clip_to_clip_and_pitch_stays() -> None:
-    made = Augmenter(dataclasses.replace(NOTHING, vocal_tract=0.1), FEATURES)
-    clips = mfcc(np.repeat(speech(1), 50, axis=0), FEATURES)
-    heard = made.cepstra(clips.copy(), np.zeros(FEATURES.n_mfcc, np.float32), rng())
-    assert len(np.unique(heard[:, 0, 1])) > 10
-    # loudness over time, where pitch and rhythm are, hardly moves
-    assert np.abs(heard[..., 0] - clips[..., 0]).mean() < 0.05 * np.abs(clips[..., 0]).mean()
-
-
-def test_silence_may_begin_late_or_end_early_but_no_more_than_a_shift() -> None:
-    clips = augmenter(shift_seconds=0.15).silence(400, rng())
-    sounding = clips != 0
-    begin, end = sounding.argmax(axis=1) / RATE, sounding[:, ::-1].argmax(axis=1) / RATE
-    for edge in (begin, end):
-        assert edge.max() <= 0.15 + 1 / RATE
-        assert 0.15 < np.mean(edge > 0.005) < 0.35
-    assert not np.any((begin > 0.005) & (end > 0.005))
+    gained = rms(waveforms(augmenter(gain_db=(-20.0, 10.0)), clips)[:, EDGE])
+    change = 20 * np.log10(gained / rms(clips[:, EDGE] / 32768))
+    assert -20.1 < change.min() < -15
+    assert 5 < change.max() < 10.1
+    changes = {"sensor_noise_probability": 1.0, "sensor_noise_rms": (1e-3, 1e-3)}
+    hiss = (waveforms(augmenter(**changes), clips) - clips / 32768)[:, EDGE]
+    np.testing.assert_allclose(rms(hiss), 1e-3, rtol=0.05)
+    limited = waveforms(augmenter(clip_probability=1.0, clip_db=20.0), tones(500.0, 100))
+    at_limit = np.abs(limited) >= np.abs(limited).max(axis=1, keepdims=True) - 1e-4
+    assert at_limit.mean() > 0.3, "a sine clipped by up to 20 dB stays at the limit"
+
+
+def test_a_gain_control_raises_what_is_quiet() -> None:
+    clips = speech(60, 0.3)
+    clips[:, RATE // 2 :] //= 30
+    made = waveforms(augmenter(agc_probability=1.0), clips)
+    late = slice(-RATE // 5, -2)
+    raised = rms(made[:, late]) / rms(clips[:, late] / 32768)
+    assert (raised > 1.2).all()
+    assert raised.max() > 2.5
+
+
+def test_silence_is_background_at_the_levels_asked() -> None:
+    silent = np.ones(200, np.float32)
+    made = augmenter(silence_rms=(1e-4, 0.05))
+    clips = waveforms(made, speech(200, 0.3), silent=silent)
+    levels = rms(clips)
+    assert 0.9e-4 < levels.min() < 1e-3
+    assert 0.01 < levels.max() < 0.051
+    other = waveforms(made, speech(200, 0.01), silent=silent)
+    np.testing.assert_array_equal(clips, other)  # nothing of the words is left
+
+
+def test_masks_are_as_many_and_as_long_as_asked() -> None:
+    made = augmenter(n_time_masks=1, time_mask_seconds=0.1, n_coefficient_masks=1)
+    ones = np.ones((300, 98, 13), np.float32)
+    masked = np.asarray(made.cepstra(made.tables, ones, np.ones((300, 1), np.float32), FILL, 2))
+    times, coefficients = (masked != 1).all(axis=2).sum(axis=1), (masked != 1).all(axis=1).sum(1)
+    assert times.max() == 10
+    assert coefficients.max() == 4
+    assert set(np.unique(masked)) == {1.0, -99.0}
+
+
+def test_another_vocal_tract_is_librosas_filterbank_warped() -> None:
+    made = augmenter(vocal_tract=0.1)
+    frames = rng().standard_normal((6, 98, 13)).astype(np.float32)
+    warped = np.asarray(made.cepstra(made.tables, frames, np.ones((6, 1), np.float32), FILL, 4))
+    matrices = [vtlp_matrix(FEATURES, f).T for f in np.linspace(0.9, 1.1, 21)]
+    for before, after in zip(frames, warped, strict=True):
+        assert min(np.abs(before @ m - after).max() for m in matrices) < 1e-4
+
+
+def test_the_mfcc_of_an_accelerator_are_librosas() -> None:
+    sweep = np.sin(2 * np.pi * 3_000 * np.linspace(0, 1, 16_000) ** 2)
+    clips = np.stack([sweep * 10.0**-i for i in range(4)] + [np.zeros(16_000)])
+    clips[:4] += 1e-3 * rng().standard_normal((4, 16_000))
+    config = FeatureConfig()
+    made = np.asarray(make_mfcc(config)(clips.astype(np.float32)))
+    np.testing.assert_allclose(made, mfcc(clips.astype(np.float32), config), atol=2e-3)
+
+
+# --- rooms ---------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_makes_the_same_rooms_and_another_others() -> None:
+    first, same, other = (
+        make_rooms(FEATURES, seed=s, n_synthetic=3, n_impulses=2) for s in (1, 1, 2)
+    )
+    for name in ("backgrounds", "impulses"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(same, name))
+        assert not np.array_equal(getattr(first, name), getattr(other, name))
+
+
+@pytest.mark.parametrize("make", [room_noise, music, taps])
+def test_every_background_sounds_throughout(make: Any) -> None:
+    for seed in range(5):
+        wave = make(5 * RATE, RATE, rng(seed))
+        assert wave.shape == (5 * RATE,)
+        assert np.isfinite(wave).all()
+        assert (rms(wave.reshape(5, -1)) > 0).all()
+
+
+def test_babble_is_darker_than_the_words_it_is_made_of() -> None:
+    def high(wave: Array) -> float:
+        power = np.abs(np.fft.rfft(wave)) ** 2
+        return float(power[len(power) // 2 :].sum() / power.sum())
+
+    shares = [high(babble(speech(30), 2 * RATE, RATE, rng(seed))) for seed in range(10)]
+    assert np.median(shares) < high(speech(1)[0].astype(float))
+
+
+def test_a_room_begins_with_the_direct_sound_decays_and_has_the_energy_of_one() -> None:
+    for seed in range(10):
+        response = impulse_response(RATE // 2, RATE, rng(seed))
+        assert np.sum(response**2) == pytest.approx(1)
+        assert np.argmax(np.abs(response)) == 0 or response[0] > 0.1
+        early, late = np.sum(response[: RATE // 10] ** 2), np.sum(response[-RATE // 10 :] ** 2)
+        assert late < early
+
+
+def test_a_pause_lends_its_own_spectrum() -> None:
+    """Steep hum before the word, so the lowest bands are the loudest."""
+    time = np.arange(RATE) / RATE
+    clips = np.tile(30 * np.sin(2 * np.pi * 100 * time), (20, 1))
+    clips[:, RATE // 2 :] += rng().normal(0, 8_000, (20, RATE // 2))
+    spectra = pause_spectra(clips.astype(np.int16), FEATURES).astype(float)
+    assert spectra.shape == (20, N_BANDS)
+    assert (spectra.argmax(axis=1) < N_BANDS // 4).all()
+    assert len(pause_spectra(speech(20), FEATURES)) == 0, "no pause lies 20 dB below noise"
+
+
+def test_a_range_that_is_none_is_refused() -> None:
+    for changes in (
+        {"snr_db": (3.0, 1.0)},
+        {"noise_probability": 1.5},
+        {"silence_rms": (0.0, 1.0)},
+    ):
+        with pytest.raises(ValueError, match=next(iter(changes))):
+            AugmentConfig(**changes)
+    config = AugmentConfig()
+    assert AugmentConfig.from_dict(config.to_dict()) == config

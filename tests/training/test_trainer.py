@@ -8,23 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speech.data.recordings import ContinuousSpeech
 from speech.errors import ModelError
-from speech.features import mfcc
-from speech.labels import LabelSet
-from speech.model import load_model
+from speech.model import Architecture, load_model
 from speech.training.augment import AugmentConfig
-from speech.training.batches import ClipSource, prefetch
+from speech.training.batches import prefetch
 from speech.training.config import TrainConfig
 from speech.training.provenance import code_digest
-from speech.training.trainer import train
+from speech.training.trainer import predict_logits, train
 from tests import tiny
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
-    data = tiny.recordings(tmp_path)
+    data = tiny.data(tmp_path)
     augmented = tiny.config(augment=AugmentConfig())
     first, second = (train(data, tiny.LABELS, augmented, tmp_path / run) for run in "ab")
     other = train(data, tiny.LABELS, tiny.config(augment=AugmentConfig(), seed=2), tmp_path / "c")
@@ -44,7 +41,7 @@ run, resume = Path(sys.argv[1]), sys.argv[2] == "resume"
 def report(row):
     print("epoch" if "loss" in row else "step", row["epoch"], flush=True)
 config = tiny.config(epochs=4, epoch_clips=256)
-model = train(tiny.recordings(run), tiny.LABELS, config, run, resume=resume, report=report)
+model = train(tiny.data(run), tiny.LABELS, config, run, resume=resume, report=report)
 import numpy as np
 np.savez(run / "final.npz", *model.get_weights())
 """
@@ -83,7 +80,7 @@ def test_a_tiny_corpus_is_learned_and_with_shuffled_words_validation_stays_at_ch
     config = tiny.config(epochs=14, epoch_clips=256, patience=99)
     final = []
     for name in ("true", "shuffled"):
-        data = tiny.recordings(tmp_path, shuffled=name == "shuffled", n_validation=40)
+        data = tiny.data(tmp_path, shuffled=name == "shuffled", n_validation=40)
         train(data, tiny.LABELS, config, tmp_path / name)
         final.append(json.loads((tmp_path / name / "history.json").read_text())[-1])
     assert final[0]["val_accuracy"] > 0.9
@@ -92,12 +89,14 @@ def test_a_tiny_corpus_is_learned_and_with_shuffled_words_validation_stays_at_ch
 
 
 def test_an_exploding_gradient_stops_the_run_with_a_sentence(tmp_path):
-    with pytest.raises(ModelError, match=r"gradient exploded in epoch 1, step 1.*--learning-rate"):
-        train(tiny.recordings(tmp_path), tiny.LABELS, tiny.config(explosion=1e-9), tmp_path)
+    with pytest.raises(
+        ModelError, match=r"gradient exploded in epoch 1, step 1.*lower the learning rate"
+    ):
+        train(tiny.data(tmp_path), tiny.LABELS, tiny.config(max_gradient_norm=1e-9), tmp_path)
 
 
 def test_the_run_folder_holds_config_history_and_model(tmp_path):
-    train(tiny.recordings(tmp_path), tiny.LABELS, tiny.config(), tmp_path / "run")
+    train(tiny.data(tmp_path), tiny.LABELS, tiny.config(), tmp_path / "run")
     saved = json.loads((tmp_path / "run" / "config.json").read_text())
     assert saved.pop("labels") == ["low", "high", "unknown", "silence"]
     assert TrainConfig.from_dict(saved) == tiny.config()
@@ -109,7 +108,7 @@ def test_the_run_folder_holds_config_history_and_model(tmp_path):
 
 
 def test_the_model_carries_the_digests_of_its_data_and_its_code(tmp_path):
-    model = train(tiny.recordings(tmp_path), tiny.LABELS, tiny.config(epochs=1), tmp_path / "run")
+    model = train(tiny.data(tmp_path), tiny.LABELS, tiny.config(epochs=1), tmp_path / "run")
     saved = load_model(tmp_path / "run" / "model.keras").provenance
     assert saved["code"] == model.provenance["code"] == code_digest()
     assert saved["corpus"]["sha256"] == "0" * 64
@@ -118,87 +117,18 @@ def test_the_model_carries_the_digests_of_its_data_and_its_code(tmp_path):
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
-    data = tiny.recordings(tmp_path)
+    data = tiny.data(tmp_path)
     train(data, tiny.LABELS, tiny.config(epochs=1), tmp_path / "run")
     with pytest.raises(ModelError, match="another config"):
         train(data, tiny.LABELS, tiny.config(seed=9), tmp_path / "run", resume=True)
 
 
 def test_training_stops_when_validation_no_longer_improves(tmp_path):
-    config = tiny.config(epochs=50, patience=2, learning_rate=0.0)
+    config = tiny.config(epochs=50, patience=2, learning_rate=1e-12)
     rows: list = []
-    train(tiny.recordings(tmp_path), tiny.LABELS, config, tmp_path, report=rows.append)
+    train(tiny.data(tmp_path), tiny.LABELS, config, tmp_path, report=rows.append)
     # without learning the weights stay, but batch normalisation still settles for some epochs
     assert sum("val_accuracy" in row for row in rows) < 50
-
-
-def test_an_epoch_has_the_shares_that_the_recipe_asks_for(tmp_path):
-    config = tiny.config(epoch_clips=200, unknown_share=0.2, silence_share=0.1)
-    plan = ClipSource(tiny.recordings(tmp_path, n_train=50), tiny.LABELS, config).plan(0)
-    np.testing.assert_array_equal(np.bincount(plan[:, 1]), [70, 70, 40, 20])
-    assert ((plan[:, 0] == -1) == (plan[:, 1] == 3)).all()
-
-
-def test_continuous_speech_takes_its_share_of_unknown_and_no_more(tmp_path):
-    data = tiny.recordings(tmp_path, n_train=50)
-    spoken = ContinuousSpeech(np.arange(40_000, dtype=np.int16) % 1000, "0", ("folder",))
-    config = tiny.config(epoch_clips=200, unknown_share=0.2, silence_share=0.1, speech_share=0.25)
-    source = ClipSource(data, tiny.LABELS, config, spoken)
-    plan = source.plan(0)
-    np.testing.assert_array_equal(np.bincount(plan[:, 1]), [70, 70, 40, 20])
-    windows = plan[plan[:, 0] == -2]
-    assert len(windows) == 10
-    assert set(windows[:, 1]) == {tiny.LABELS.labels.index("unknown")}
-    x, _ = next(source.batches(0))
-    assert np.isfinite(x).all()
-    assert x.shape == (16, tiny.FEATURES.n_frames, tiny.FEATURES.n_mfcc)
-
-
-def test_halves_are_the_beginning_of_a_word_and_the_end_of_another(tmp_path, monkeypatch):
-    """In the tiny corpus a word is a tone: the two halves differ in their pitch."""
-    heard = []
-
-    def seen(waveforms, config):
-        heard.append(waveforms.copy())
-        return mfcc(waveforms, config)
-
-    monkeypatch.setattr("speech.training.batches.mfcc", seen)
-    config = tiny.config(unknown_share=0.5, spliced_share=1.0)
-    source = ClipSource(tiny.recordings(tmp_path), tiny.LABELS, config)
-    labels = np.concatenate([y.argmax(axis=1) for _, y in source.batches(0)])
-    made = np.concatenate(heard)[labels == tiny.LABELS.labels.index("unknown")]
-    middle = made.shape[1] // 2
-    pitches = [
-        np.abs(np.fft.rfft(half, axis=1)).argmax(axis=1) * tiny.FEATURES.sample_rate / middle
-        for half in (made[:, :middle], made[:, middle:])
-    ]
-    tones = np.array(list(tiny.TONES.values()))
-    first, second = (np.abs(np.log(p[:, None] / tones)).argmin(axis=1) for p in pitches)
-    assert (first != second).all()
-    assert {*first} == {*second} == set(range(len(tones)))
-
-
-def test_no_clip_of_a_validation_speaker_is_ever_drawn(tmp_path):
-    data = tiny.recordings(tmp_path)
-    source = ClipSource(data, tiny.LABELS, tiny.config())
-    drawn = np.concatenate([source.plan(epoch)[:, 0] for epoch in range(5)])
-    assert {data.corpus.clips[i].split for i in drawn if i >= 0} == {"train"}
-
-
-def test_a_batch_is_decided_by_seed_and_epoch_alone(tmp_path):
-    data = tiny.recordings(tmp_path)
-    config = tiny.config(augment=AugmentConfig())
-    batches = [list(ClipSource(data, tiny.LABELS, config).batches(e)) for e in (1, 1, 2)]
-    for (x, y), (x2, y2) in zip(batches[0], batches[1], strict=True):
-        np.testing.assert_array_equal(x, x2)
-        np.testing.assert_array_equal(y, y2)
-    assert not np.array_equal(batches[0][0][0], batches[2][0][0])
-
-
-def test_a_word_without_training_clips_is_named(tmp_path):
-    labels = LabelSet("x", ("low", "missing"))
-    with pytest.raises(ModelError, match="none of missing"):
-        ClipSource(tiny.recordings(tmp_path), labels, tiny.config())
 
 
 def test_prefetch_keeps_order_and_hands_errors_over():
@@ -220,3 +150,45 @@ def test_a_prefetch_that_is_abandoned_ends_its_thread():
     next(items)
     items.close()
     assert set(threading.enumerate()) <= before
+
+
+def test_a_finished_run_goes_on_with_more_epochs(tmp_path):
+    data = tiny.data(tmp_path)
+    train(data, tiny.LABELS, tiny.config(epochs=1), tmp_path / "run")
+    train(data, tiny.LABELS, tiny.config(epochs=2), tmp_path / "run", resume=True)
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert [row["epoch"] for row in history] == [1, 2]
+
+
+def test_a_training_begins_with_the_weights_of_another_model_and_refuses_a_strange_one(tmp_path):
+    data, still = tiny.data(tmp_path), tiny.config(epochs=1, learning_rate=1e-12, ema_momentum=0.0)
+    first = train(data, tiny.LABELS, tiny.config(epochs=1), tmp_path / "first")
+    second = train(data, tiny.LABELS, still, tmp_path / "second", start_from=tmp_path / "first")
+    for one, other in zip(first.trainable_variables, second.trainable_variables, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), atol=1e-6)
+    assert second.provenance["start_from"]["seed"] == 1
+    wider = tiny.config(architecture=Architecture(conv_filters=(8,), lstm_layers=1, lstm_units=9))
+    with pytest.raises(ModelError, match="expected the architecture of this training"):
+        train(data, tiny.LABELS, wider, tmp_path / "third", start_from=tmp_path / "first")
+
+
+def test_the_word_head_is_saved_beside_the_model_with_its_vocabulary(tmp_path):
+    config = tiny.config(epochs=1, word_loss=0.5)
+    model = train(tiny.data(tmp_path), tiny.LABELS, config, tmp_path / "run")
+    with np.load(tmp_path / "run" / "words.npz") as saved:
+        assert saved["words"].tolist() == ["another", "high", "low", "other"]
+        assert saved["projection"].shape == (model.classifier.kernel.shape[0], 128)
+        assert saved["vectors"].shape == (128, 4)
+
+
+def test_a_student_follows_its_teacher(tmp_path):
+    """With the whole target from a teacher that always says the same, so does the student."""
+    data = tiny.data(tmp_path)
+    teacher = train(data, tiny.LABELS, tiny.config(epochs=1), tmp_path / "teacher")
+    teacher.classifier.set_weights(
+        [0 * teacher.classifier.get_weights()[0], np.float32([0, 50, 0, 0])]
+    )
+    config = tiny.config(epochs=6, teacher_share=1.0, label_smoothing=0.0)
+    student = train(data, tiny.LABELS, config, tmp_path / "student", teachers=[teacher])
+    frames = np.random.default_rng(0).normal(0, 1, (20, tiny.FEATURES.n_frames, 13))
+    assert (predict_logits(student, frames.astype(np.float32)).argmax(axis=1) == 1).all()

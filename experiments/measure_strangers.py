@@ -1,0 +1,55 @@
+"""What models make of people, words and rooms of other sources, which nothing trained on.
+
+    python experiments/measure_strangers.py ../shared/strangers MODEL [MODEL ...]
+
+Layout: SOURCE/WORD/clip; WORD is a command of the model, ``room``, or any other word.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speech.audio import SUFFIXES, fit_length, load_audio
+from speech.labels import commands
+from speech.recognizer import load
+
+
+def counts(model: Any, folder: Path) -> dict[str, tuple[int, int]]:
+    """For each row of the table how many clips were right, of how many."""
+    found: dict[str, list[bool]] = {}
+    for path in sorted(folder.rglob("*")):
+        if not path.name.lower().endswith(SUFFIXES):
+            continue
+        source, word = path.relative_to(folder).parts[:2]
+        waveform = load_audio(path, model.features.sample_rate, max_seconds=600)
+        n = model.features.n_samples
+        pieces = [fit_length(waveform, n)]
+        if word == "room" and len(waveform) > n:
+            pieces = [waveform[i : i + n] for i in range(0, len(waveform) - n + 1, n)]
+        answers = model.probabilities(np.stack(pieces)).argmax(axis=1)
+        labels = [model.labels[i] for i in answers]
+        if word in commands(model.labels):
+            key, right = f"{source} {word}", [label == word for label in labels]
+            found.setdefault(f"{source} commands right", []).extend(right)
+        else:
+            kind = "rooms" if word == "room" else "other words"
+            right = [label not in commands(model.labels) for label in labels]
+            key = f"{source} {word}"
+            found.setdefault(f"{source} {kind} not a command", []).extend(right)
+        found.setdefault("  " + key, []).extend(right)
+    return {key: (sum(rows), len(rows)) for key, rows in sorted(found.items())}
+
+
+def main(folder: Path, paths: list[Path]) -> None:
+    """Print one line for each row, one column for each model."""
+    tables = [counts(load(path), folder) for path in paths]
+    print("|".join(["row".ljust(40), *(str(p.parent.name or p.name).rjust(16) for p in paths)]))
+    for key in tables[0]:
+        cells = [f"{t[key][0]}/{t[key][1]} {t[key][0] / t[key][1]:.1%}" for t in tables]
+        print("|".join([key.ljust(40), *(cell.rjust(16) for cell in cells)]))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), [Path(p) for p in sys.argv[2:]])

@@ -1,0 +1,114 @@
+"""What is drawn: shares, sources, and nothing of a validation speaker."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from speech.data.recordings import ContinuousSpeech
+from speech.errors import ModelError
+from speech.labels import LabelSet
+from speech.training.augment import AugmentConfig
+from speech.training.batches import ClipSource, Kind, spoken_spans
+from speech.training.sources import Source, TrainingData, WordClips
+from tests import tiny
+
+
+def test_an_epoch_has_the_shares_that_the_recipe_asks_for(tmp_path):
+    config = tiny.config(epoch_clips=200, unknown_share=0.2, silence_share=0.1)
+    plan = ClipSource(tiny.data(tmp_path, n_train=50), tiny.LABELS, config).plan(0)
+    np.testing.assert_array_equal(np.bincount(plan.label), [70, 70, 40, 20])
+    np.testing.assert_array_equal(plan.kind == Kind.SILENCE, plan.label == 3)
+
+
+def test_continuous_speech_takes_its_share_of_unknown_and_no_more(tmp_path):
+    data = tiny.data(tmp_path, n_train=50)
+    spoken = ContinuousSpeech(np.arange(40_000, dtype=np.int16) % 1000, "0", ("folder",))
+    data = dataclasses.replace(data, speech=((Source("folder", "speech"), spoken),))
+    config = tiny.config(epoch_clips=200, speech_share=0.25)
+    source = ClipSource(data, tiny.LABELS, config)
+    plan = source.plan(0)
+    np.testing.assert_array_equal(np.bincount(plan.label), [70, 70, 40, 20])
+    windows = plan.label[plan.kind == Kind.SPEECH]
+    assert len(windows) == 10
+    assert set(windows) == {tiny.LABELS.labels.index("unknown")}
+    batch = next(source.batches(0))
+    assert np.isfinite(batch.features).all()
+    assert batch.features.shape == (16, tiny.FEATURES.n_frames, tiny.FEATURES.n_mfcc)
+
+
+def test_no_clip_of_a_validation_speaker_is_ever_drawn(tmp_path):
+    data = tiny.data(tmp_path)
+    source = ClipSource(data, tiny.LABELS, tiny.config())
+    rows = data.words[0].rows[np.concatenate([source.plan(epoch).clip for epoch in range(5)])]
+    assert {data.recordings.corpus.clips[i].split for i in rows} == {"train"}
+
+
+def test_a_batch_is_decided_by_seed_and_epoch_alone(tmp_path):
+    data = tiny.data(tmp_path)
+    config = tiny.config(augment=AugmentConfig())
+    batches = [list(ClipSource(data, tiny.LABELS, config).batches(e)) for e in (1, 1, 2)]
+    for first, second in zip(batches[0], batches[1], strict=True):
+        np.testing.assert_array_equal(first.features, second.features)
+        np.testing.assert_array_equal(first.labels, second.labels)
+    assert not np.array_equal(batches[0][0].features, batches[2][0].features)
+
+
+def test_a_word_without_training_clips_is_named(tmp_path):
+    labels = LabelSet("x", ("low", "missing"))
+    with pytest.raises(ModelError, match="none of missing"):
+        ClipSource(tiny.data(tmp_path), labels, tiny.config())
+
+
+def two_sources(tmp_path, n_first: int, n_second: int, weight: float) -> TrainingData:
+    sources = []
+    for name, n, share in (("first", n_first, 1.0), ("second", n_second, weight)):
+        recordings = tiny.recordings(tmp_path / name, n_train=n)
+        rows = np.flatnonzero([c.split == "train" for c in recordings.corpus.clips])
+        sources.append(WordClips(Source(name, weight=share), recordings, rows))
+    return TrainingData(tuple(sources))
+
+
+def test_a_source_of_twice_the_weight_is_drawn_twice_as_often_for_each_of_its_clips(tmp_path):
+    config = tiny.config(epoch_clips=6_000, batch_size=16)
+    source = ClipSource(two_sources(tmp_path, 40, 10, 2.0), tiny.LABELS, config)
+    plan = source.plan(0)
+    commands = plan.clip[plan.label < 2]
+    counts = np.bincount(commands, minlength=len(source.source_names))
+    per_clip = {
+        name: counts[(source.source_names == name) & (counts > 0)].mean()
+        for name in ("first", "second")
+    }
+    assert per_clip["second"] == pytest.approx(2 * per_clip["first"], rel=0.05)
+
+
+def test_no_clip_of_a_thin_source_is_repeated_more_than_the_limit_times_the_average(tmp_path):
+    config = tiny.config(epoch_clips=6_000, max_repeat=3.0)
+    source = ClipSource(two_sources(tmp_path, 60, 1, 1000.0), tiny.LABELS, config)
+    plan = source.plan(0)
+    for label in (0, 1):
+        counts = np.bincount(plan.clip[plan.label == label])
+        assert counts.max() <= 3.0 * counts[counts > 0].mean() + 1
+
+
+def test_an_unknown_word_is_drawn_by_the_square_root_of_its_clips(tmp_path):
+    """Four times the clips, twice the draws."""
+    recordings = tiny.recordings(tmp_path, n_train=40)
+    train = [i for i, c in enumerate(recordings.corpus.clips) if c.split == "train"]
+    clips = recordings.corpus.clips
+    few = [i for i in train if clips[i].word == "other"][:10]
+    rows = np.array([i for i in train if clips[i].word != "other"] + few)
+    data = TrainingData((WordClips(Source("x"), recordings, rows),))
+    config = tiny.config(epoch_clips=4_000, unknown_share=0.5)
+    source = ClipSource(data, tiny.LABELS, config)
+    plan = source.plan(0)
+    words = [clips[i].word for i in rows[plan.clip[plan.label == 2]]]
+    assert words.count("another") == pytest.approx(2 * words.count("other"), rel=0.05)
+
+
+def test_the_span_of_a_word_is_where_it_is_loud():
+    clip = np.zeros((1, 16_000), np.int16)
+    clip[0, 6_000:9_000] = 1_000
+    begin, end = spoken_spans(clip)[0]
+    assert 5_600 <= begin <= 6_000
+    assert 9_000 <= end <= 9_500
