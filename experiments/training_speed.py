@@ -18,8 +18,8 @@ import numpy as np
 from speech.environment import share_cores
 
 if TYPE_CHECKING:
-    from speech.model import CommandModel
     from speech.training.batches import Batch, ClipSource
+    from speech.training.network import TrainingModel
 
 STEPS, RUNS = 20, 5
 
@@ -33,16 +33,20 @@ def measure(root: Path) -> None:
     from speech.model import CommandModel
     from speech.training.batches import ClipSource
     from speech.training.config import TrainConfig
+    from speech.training.network import TrainingModel
+    from speech.training.sources import with_folders
     from speech.training.trainer import compile_model
 
     config = TrainConfig()
     labels = parse_labels("commands-8")
-    source = ClipSource(decode(index_corpus(root), config.features), labels, config)
-    model = CommandModel(labels.labels, config.features, config.architecture)
+    recordings = decode(index_corpus(root), config.features)
+    source = ClipSource(with_folders(recordings, config.features), labels, config)
+    commands = CommandModel(labels.labels, config.features, config.architecture)
+    model = TrainingModel(commands, len(source.vocabulary))
     compile_model(model, config, source.steps())
     batches = [batch for _, batch in zip(range(3), source.batches(0), strict=False)]
     for batch in batches:
-        model.train_on_batch(*batch)
+        train_step(model, batch)
     rates = [training_rates(model, source, batches[0], STEPS) for _ in range(RUNS)]
     columns = zip(*(speeds for speeds, _ in rates), strict=True)
     cells = [f"{min(column):.0f} to {max(column):.0f}" for column in columns]
@@ -53,8 +57,13 @@ def measure(root: Path) -> None:
     print("|", " | ".join((*threads, *cells)), "|")
 
 
+def train_step(model: "TrainingModel", batch: "Batch") -> None:
+    """One step, as in training."""
+    model.train_on_batch(batch.features, {"labels": batch.labels, "words": batch.words})
+
+
 def training_rates(
-    model: "CommandModel", source: "ClipSource", batch: "Batch", steps: int
+    model: "TrainingModel", source: "ClipSource", batch: "Batch", steps: int
 ) -> tuple[list[float], float]:
     """Clips per second of the network alone, of its data alone, and of both as in training.
 
@@ -71,7 +80,7 @@ def training_rates(
 
     clock = [time.perf_counter()]
     for _ in range(steps):
-        model.train_on_batch(*batch)
+        train_step(model, batch)
     clock.append(time.perf_counter())
     for _ in zip(range(steps), source.batches(1), strict=False):
         pass
@@ -81,7 +90,7 @@ def training_rates(
         asked = time.perf_counter()
         made = next(ahead)
         waited += time.perf_counter() - asked
-        model.train_on_batch(*made)
+        train_step(model, made)
     clock.append(time.perf_counter())
     ahead.close()
     rates = steps * source.config.batch_size / np.diff(clock)

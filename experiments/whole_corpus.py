@@ -114,6 +114,7 @@ def trained(root: Path, labels: "LabelSet", config: "TrainConfig", cache: Path |
     """One epoch of a recipe, watched; where ``cache`` is None, in the usual one."""
     from speech.data.corpus import index_corpus
     from speech.data.recordings import decode
+    from speech.training.sources import with_folders
     from speech.training.trainer import train
 
     config = dataclasses.replace(config, epochs=1)
@@ -123,7 +124,8 @@ def trained(root: Path, labels: "LabelSet", config: "TrainConfig", cache: Path |
     recordings = decode(index_corpus(root), config.features, cache)
     decoding = time.perf_counter() - began
     with tempfile.TemporaryDirectory() as folder:
-        model = train(recordings, labels, config, Path(folder))
+        data = with_folders(recordings, config.features)
+        model = train(data, labels, config, Path(folder))
         (epoch,) = json.loads((Path(folder) / "history.json").read_text("utf-8"))
     return Run(
         clips=len(recordings.corpus.clips),

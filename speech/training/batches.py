@@ -314,7 +314,8 @@ def spoken_spans(clips: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
     loud = power >= power.max(axis=1, keepdims=True, initial=0) * 10**-2.6
     first, last = loud.argmax(axis=1) - 2, loud.shape[1] - loud[:, ::-1].argmax(axis=1) + 2
     spans = np.stack([first, last], axis=1) * frame
-    return np.clip(spans, 0, length).astype(np.float32)
+    clipped: npt.NDArray[np.float32] = np.clip(spans, 0, length).astype(np.float32)
+    return clipped
 
 
 def prefetch(items: Iterable[T], depth: int = 8) -> Generator[T, None, None]:

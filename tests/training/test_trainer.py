@@ -186,7 +186,7 @@ def test_a_student_follows_its_teacher(tmp_path):
     data = tiny.data(tmp_path)
     teacher = train(data, tiny.LABELS, tiny.config(epochs=1), tmp_path / "teacher")
     teacher.classifier.set_weights(
-        [0 * teacher.classifier.get_weights()[0], np.float32([0, 50, 0, 0])]
+        [0 * teacher.classifier.get_weights()[0], np.array([0, 50, 0, 0], np.float32)]
     )
     config = tiny.config(epochs=6, teacher_share=1.0, label_smoothing=0.0)
     student = train(data, tiny.LABELS, config, tmp_path / "student", teachers=[teacher])
