@@ -257,5 +257,5 @@ def test_train_makes_a_model_folder_that_evaluate_and_recognize_use(corpus_folde
     assert json.loads(speech("recognize", clip, "--model", run, "--json").stdout)["label"] == "low"
     card = (run / "README.md").read_text()
     digest = json.loads((run / "metrics.json").read_text())["corpus_sha256"]
-    for fact in (digest, "Creative Commons BY 4.0", "What it cannot do", "confusion.png"):
+    for fact in (digest, "the license of these recordings", "What it cannot do", "confusion.png"):
         assert fact in card
