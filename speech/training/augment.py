@@ -15,7 +15,7 @@ from keras import ops
 
 from speech.config import Config
 from speech.features import FeatureConfig, vtlp_matrix
-from speech.training.ops import Draws, Tensor
+from speech.training.ops import Draws, Tensor, fused
 from speech.training.rooms import Rooms, band_interpolation
 
 _COSINES = 8  # a response has no finer structure that a mel filterbank would show
@@ -238,16 +238,14 @@ class Augmenter:
         return moved[:count] + added, stretch[:, None]
 
     def _reverberate(self, tables: Mapping[str, Tensor], speech: Tensor, draws: Draws) -> Tensor:
-        count, n = speech.shape
+        count = speech.shape[0]
         impulses = tables["impulses"]
         if not self.config.reverb_probability or impulses.shape[0] < 2:
             return speech
         wet = draws.chance((count,), self.config.reverb_probability)
         index = draws.index((count,), impulses.shape[0] - 1) + 1
         index = index * ops.cast(wet, "int32")  # the first of them changes nothing
-        response = ops.cast(ops.take(impulses, index, axis=0), "float32")
-        product = _multiplied(ops.rfft(speech, self._n_reverb), (response[:, 0], response[:, 1]))
-        return ops.irfft(product, self._n_reverb)[:, :n]
+        return _convolve(speech, ops.take(impulses, index, axis=0), self._n_reverb)
 
     def _backgrounds(self, tables: Mapping[str, Tensor], count: int, draws: Draws) -> Tensor:
         """A crop of a background and noise of a random spectrum, of RMS 1 together."""
@@ -304,7 +302,7 @@ class Augmenter:
         ends of a band fall by 6 dB an octave at least, and a third of them like a wall, as after
         resampling.
         """
-        config, (count, n) = self.config, clips.shape
+        config, count = self.config, clips.shape[0]
         if not config.response_probability:
             return clips
         decibels = config.response_db * ops.matmul(draws.normal((count, _COSINES)), self._cosines)
@@ -315,9 +313,7 @@ class Augmenter:
             slope *= draws.chance((count, 1), config.band_probability)
             decibels -= slope * ops.maximum(side * (self._octaves[None] - edge), 0.0)
         decibels *= draws.chance((count, 1), config.response_probability)
-        gain = _amplitude(ops.maximum(decibels, -120.0))
-        real, imaginary = ops.rfft(clips, n)
-        return ops.irfft((real * gain, imaginary * gain), n)
+        return _filter(clips, decibels)
 
     def _control_gain(self, clips: Tensor, draws: Draws) -> Tensor:
         """Some of the clips behind an automatic gain control, which raises what is quiet."""
@@ -393,8 +389,23 @@ def _amplitude(decibels: Tensor) -> Tensor:
     return ops.exp(decibels * float(np.log(10) / 20))
 
 
-def _multiplied(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
+@fused
+def _convolve(clips: Tensor, response: Tensor, n_fft: int) -> Tensor:
+    """Clips (batch, n) with responses whose spectra are (batch, 2, n_bins), the first n samples."""
+    real, imaginary = ops.rfft(clips, n_fft)
+    response = ops.cast(response, "float32")
+    a, b = response[:, 0], response[:, 1]
+    product = real * a - imaginary * b, real * b + imaginary * a
+    return ops.irfft(product, n_fft)[:, : clips.shape[1]]
+
+
+@fused
+def _filter(clips: Tensor, decibels: Tensor) -> Tensor:
+    """Clips (batch, n) with the gain of each bin in dB, (batch, n // 2 + 1), at least -120."""
+    n = clips.shape[1]
+    gain = _amplitude(ops.maximum(decibels, -120.0))
+    real, imaginary = ops.rfft(clips, n)
+    return ops.irfft((real * gain, imaginary * gain), n)
 
 
 def _interpolation(points: int, n: int) -> npt.NDArray[np.float32]:
@@ -404,6 +415,7 @@ def _interpolation(points: int, n: int) -> npt.NDArray[np.float32]:
     return np.stack(rows).astype(np.float32)
 
 
+@fused
 def _resample(clips: Tensor, start: Tensor, speed: Tensor) -> Tensor:
     """Catmull-Rom interpolation at start + i * speed; what comes from outside is zero."""
     n = clips.shape[1]

@@ -11,6 +11,18 @@ Tensor = Any  # of whichever backend
 _SEED_DTYPES = {"jax": "uint32", "torch": "int32"}  # TensorFlow: int64
 
 
+def fused(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as one kernel where the backend can: no random numbers, only arithmetic.
+
+    TensorFlow passes over memory once for each operation; XLA does many of them in one pass.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True)  # type: ignore[no-any-return]
+    return function
+
+
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, compiled by the backend: ``jax.jit``, ``tf.function`` or as it is."""
     backend = keras.backend.backend()
