@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
@@ -193,3 +194,10 @@ def share_cores() -> None:
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     threadpool_limits(int(os.environ["OPENBLAS_NUM_THREADS"]), "blas")
+
+
+def command_line() -> str:
+    """The command that is running, as a user would type it."""
+    program = Path(sys.argv[0])
+    name = "speech" if program.stem in ("speech", "__main__") else f"python {program.name}"
+    return shlex.join([*name.split(), *sys.argv[1:]])

@@ -14,7 +14,7 @@ import typer
 from speech.cli import options
 from speech.cli.console import console, progress, table, warn
 from speech.cli.options import DEFAULT_MODEL, SourceOptions, examples, grouped
-from speech.cli.train import command_line
+from speech.environment import command_line
 from speech.errors import MicrophoneError, SpeechError
 from speech.installation import install_command
 

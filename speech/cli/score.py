@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +11,7 @@ import typer
 from speech.cli import options
 from speech.cli.console import console, progress, table, warn
 from speech.cli.options import DEFAULT_DATA, DEFAULT_MODEL, DecodingOptions, examples, grouped
+from speech.environment import command_line
 from speech.formats.folder import ModelFolder
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def score(
         "fast_words": scoring.measure_fast_words(recognizer, fast_posteriors, config),
     }
     content = stream_card.content(
-        recognizer, recordings, spoken, plan, config, measured, _command_line()
+        recognizer, recordings, spoken, plan, config, measured, command_line()
     )
     target = out or folder
     stream_card.write(content, target)
@@ -97,7 +96,7 @@ def score_recording(
     stream = scoring.posteriors_of_file(recognizer, recording, words, config.step_seconds)
     content: dict[str, Any] = {
         "model": recognizer.name,
-        "command": _command_line(),
+        "command": command_line(),
         "decoder": config.to_dict(),
         "evaluation": scoring.measure_streams(recognizer, [stream], config),
     }
@@ -166,7 +165,7 @@ def tune_thresholds(
     if not store:
         typer.echo("Nothing is written without --store.")
         return
-    content = stream_card.tuning_content(recognizer, spoken, plan, chosen, _command_line())
+    content = stream_card.tuning_content(recognizer, spoken, plan, chosen, command_line())
     content["acceptance"] = acceptance | {
         "accept_rate": accept_rate,
         "words": [folder.name for folder in words or []],
@@ -178,10 +177,6 @@ def tune_thresholds(
 
 
 # --- what the commands share --------------------------------------------------------------------
-
-
-def _command_line() -> str:
-    return shlex.join(["speech", *sys.argv[1:]])
 
 
 def _plan(snr: str, seed: int) -> "Plan":

@@ -5,8 +5,7 @@ import dataclasses
 import json
 import shlex
 import signal
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from speech.training.config import TrainConfig
 
 app = typer.Typer()
+Report = Callable[[Mapping[str, Any]], None]
 
 
 @app.command(epilog=examples("speech prepare", "speech prepare --data my_words"))
@@ -158,7 +158,8 @@ def train(
     label_set = parse_labels(labels)
     run, resume = place.folder(label_set, config.seed)
     recordings = decoding.read(data, config.features, label_set.words)
-    with _stoppable(run), _training_progress(config.epochs) as report:
+    log = trainer.tensorboard_writer(place.tensorboard) if place.tensorboard else None
+    with _stoppable(run), _training_progress(config.epochs, log) as report:
         trainer.train(
             sources.with_folders(
                 recordings,
@@ -173,8 +174,6 @@ def train(
             start_from=place.start_from,
             resume=resume,
             report=report,
-            tensorboard=place.tensorboard,
-            command=command_line(),
         )
     _export_trained(run)
     metrics = model_card.evaluate(load(run), recordings, run)
@@ -287,11 +286,6 @@ def export(
 # --- what the commands share --------------------------------------------------------------------
 
 
-def command_line() -> str:
-    """The command that is running, as a user would type it."""
-    return shlex.join(["speech", *sys.argv[1:]])
-
-
 def _export_trained(run: Path) -> None:
     """Write ``model.onnx`` beside a model that was just trained, or say how to."""
     from speech.formats.export import FORMATS, export, missing_packages
@@ -343,7 +337,7 @@ def _print_corpus(corpus: "Corpus") -> None:
 
 
 @contextlib.contextmanager
-def _training_progress(epochs: int) -> Iterator[Any]:
+def _training_progress(epochs: int, log: Report | None) -> Iterator[Report]:
     """A bar with the time left on a terminal, and a line an epoch everywhere."""
     from rich import progress as bars
 
@@ -359,6 +353,8 @@ def _training_progress(epochs: int) -> Iterator[Any]:
         task = bar.add_task("train", total=None, epoch=1)
 
         def report(row: Mapping[str, Any]) -> None:
+            if log is not None and "step" not in row:
+                log(row)
             if "step" in row:
                 done = row["epoch"] * row["steps"] + row["step"]
                 bar.update(

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speech.data.evaluation_set import ClipSet, calibration_half, evaluation_set
+from speech.environment import command_line
 from speech.errors import ModelError
 from speech.evaluation.metrics import fit_temperature
 from speech.features import mfcc
@@ -59,8 +60,6 @@ def train(
     start_from: Path | None = None,
     resume: bool = False,
     report: Report = lambda _: None,
-    tensorboard: Path | None = None,
-    command: str = "",
 ) -> CommandModel:
     """Train a model in a folder of its own.
 
@@ -81,8 +80,6 @@ def train(
         resume: Go on from the checkpoint in ``run``, if there is one; also with more epochs.
         report: Told after every step ``{"epoch", "step", "steps"}`` and after every epoch the row
             of the history.
-        tensorboard: Also write TensorBoard event files here.
-        command: The command line, for the provenance.
 
     Returns:
         The model of the best epoch.
@@ -104,7 +101,7 @@ def train(
             "seed": config.seed,
             "train": config.to_dict(),
             "backend": keras.backend.backend(),
-            "command": command,
+            "command": command_line(),
         },
     )
     _begin(model, source, start_from)
@@ -116,7 +113,6 @@ def train(
         state.restore()
     write_json(ModelFolder(run).config, config.to_dict() | {"labels": list(labels.labels)})
     features = mfcc(validation.waveforms, config.features)
-    log = _tensorboard_writer(tensorboard)
     while len(state.history) < config.epochs and state.epochs_since_best() < config.patience:
         row = _one_epoch(state, source, report)
         with state.averaged():
@@ -127,20 +123,27 @@ def train(
         state.save()
         write_json(ModelFolder(run).history, state.history)
         report(row)
-        log(row)
     state.load_best()
-    model.provenance["parameters"] = model.count_params()
-    save_model(model, ModelFolder(run).keras)  # before anything that could fail for want of clips
-    half = calibration_half(validation.names)
-    if half.any():
-        logits = predict_logits(model, features[half])
-        model.temperature = fit_temperature(logits, validation.truth[half])
-        save_model(model, ModelFolder(run).keras)
+    _save_trained(state, validation, features, run)
     if whole.head is not None:
         projection, vectors = whole.embedding()
         with replacing(run / WORDS) as part:
             np.savez(part, projection=projection, vectors=vectors, words=source.vocabulary)
     return model
+
+
+def _save_trained(
+    state: "_RunState", validation: ClipSet, features: npt.NDArray[np.float32], run: Path
+) -> None:
+    """Save the model, then again with its temperature: nothing that fails leaves none."""
+    model = state.model.commands
+    model.provenance["parameters"] = model.count_params()
+    save_model(model, ModelFolder(run).keras)
+    half = calibration_half(validation.names)
+    if half.any():
+        logits = predict_logits(model, features[half])
+        model.temperature = fit_temperature(logits, validation.truth[half])
+        save_model(model, ModelFolder(run).keras)
 
 
 def _begin(model: CommandModel, source: ClipSource, start_from: Path | None) -> None:
@@ -334,9 +337,8 @@ class _RunState:
                 variable.assign(saved[f"v{i}"])
 
 
-def _tensorboard_writer(folder: Path | None) -> Callable[[Mapping[str, Any]], None]:
-    if folder is None:
-        return lambda _: None
+def tensorboard_writer(folder: Path) -> Report:
+    """A ``report`` of ``train`` that writes TensorBoard event files."""
     import tensorflow as tf
 
     writer = tf.summary.create_file_writer(str(folder))
