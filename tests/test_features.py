@@ -226,7 +226,7 @@ def configs(draw: st.DrawFn) -> FeatureConfig:
         sample_rate=rate,
         clip_seconds=draw(samples_as_seconds(rate, 4_000, 60_000)),
         window_seconds=draw(samples_as_seconds(rate, 200, 4_000)),
-        hop_seconds=draw(samples_as_seconds(rate, 1, 200)),
+        hop_seconds=draw(samples_as_seconds(rate, 8, 200)),  # at most 10,000 frames
         n_mels=n_mels,
         n_mfcc=draw(st.integers(1, n_mels)),
         fmin=fmin,
