@@ -258,9 +258,9 @@ def test_two_clips_are_one_word_as_load_audio_gives_it(tmp_path, seconds, short,
 def test_an_upload_is_decoded_once(tmp_path, monkeypatch, seconds):
     reads: list = []
 
-    def counted(source):
+    def counted(source, **options):
         reads.append(source)
-        return open_audio(source)
+        return open_audio(source, **options)
 
     monkeypatch.setattr("speech.live.scan.open_audio", counted)
     sound = words(0, 5.0)[: round(seconds * 16_000)]

@@ -121,7 +121,7 @@ def blocks(kind: str, seconds: int, seed: int) -> Iterator[Samples]:
 def heard(recognizer: Recognizer, kind: str, seconds: int, seed: int) -> list[str]:
     """The words that the decoder makes of so much of it."""
     decoder = StreamDecoder(recognizer, batch_size=32)
-    found = [d for block in blocks(kind, seconds, seed) for d in decoder.push(block)]
+    found = [d for block in blocks(kind, seconds, seed) for d in decoder.push(block, RATE)]
     found += decoder.flush()
     return [f"{d.label} {d.probability:.3f} at {d.time:.1f} s" for d in found]
 
