@@ -34,13 +34,13 @@ def measure(root: Path) -> None:
     from speech.training.batches import ClipSource
     from speech.training.config import TrainConfig
     from speech.training.network import TrainingModel
-    from speech.training.sources import with_folders
+    from speech.training.sources import with_sources
     from speech.training.trainer import compile_model
 
     config = TrainConfig()
     labels = parse_labels("commands-8")
     recordings = decode(index_corpus(root), config.features)
-    source = ClipSource(with_folders(recordings, config.features), labels, config)
+    source = ClipSource(with_sources(recordings, config.features), labels, config)
     commands = CommandModel(labels.labels, config.features, config.architecture)
     model = TrainingModel(commands, len(source.vocabulary))
     compile_model(model, config, source.steps())

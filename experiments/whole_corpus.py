@@ -114,7 +114,7 @@ def trained(root: Path, labels: "LabelSet", config: "TrainConfig", cache: Path |
     """One epoch of a recipe, watched; where ``cache`` is None, in the usual one."""
     from speech.data.corpus import index_corpus
     from speech.data.recordings import decode
-    from speech.training.sources import with_folders
+    from speech.training.sources import with_sources
     from speech.training.trainer import train
 
     config = dataclasses.replace(config, epochs=1)
@@ -124,7 +124,7 @@ def trained(root: Path, labels: "LabelSet", config: "TrainConfig", cache: Path |
     recordings = decode(index_corpus(root), config.features, cache)
     decoding = time.perf_counter() - began
     with tempfile.TemporaryDirectory() as folder:
-        data = with_folders(recordings, config.features)
+        data = with_sources(recordings, config.features)
         model = train(data, labels, config, Path(folder))
         (epoch,) = json.loads((Path(folder) / "history.json").read_text("utf-8"))
     return Run(

@@ -11,7 +11,7 @@ from speech.labels import LabelSet
 from speech.model import Architecture
 from speech.training.augment import AugmentConfig
 from speech.training.config import TrainConfig
-from speech.training.sources import TrainingData, with_folders
+from speech.training.sources import TrainingData, with_sources
 
 FEATURES = FeatureConfig(clip_seconds=0.4, hop_seconds=0.02, n_mels=40, n_mfcc=13)
 LABELS = LabelSet("tones", ("low", "high"))
@@ -47,7 +47,7 @@ def recordings(folder, n_train=24, n_validation=8, features=FEATURES, shuffled=F
 
 def data(folder, **changes) -> TrainingData:
     """The same corpus as the only source of a training."""
-    return with_folders(recordings(folder, **changes), FEATURES)
+    return with_sources(recordings(folder, **changes), FEATURES)
 
 
 def config(**changes) -> TrainConfig:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from speech.data.corpus import Corpus, SplitOrAll
     from speech.labels import LabelSet
     from speech.training.config import TrainConfig
+    from speech.training.sources import Source
 
 app = typer.Typer()
 Report = Callable[[Mapping[str, Any]], None]
@@ -98,6 +99,12 @@ class RecipeOptions:
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
 
+    def sources(self) -> "tuple[Source, ...]":
+        """What the recipe trains on besides the corpus."""
+        from speech.training.recipes import read_sources
+
+        return read_sources(self.recipe) if self.recipe else ()
+
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
@@ -156,18 +163,15 @@ def train(
 
     labels, config = recipe.read()
     label_set = parse_labels(labels)
+    more = [sources.Source(str(path), keep_all=True) for path in more_words or []]
+    more += [sources.Source(str(path), "speech") for path in negative_speech or []]
+    more += recipe.sources()
     run, resume = place.folder(label_set, config.seed)
     recordings = decoding.read(data, config.features, label_set.words)
     log = trainer.tensorboard_writer(place.tensorboard) if place.tensorboard else None
     with _stoppable(run), _training_progress(config.epochs, log) as report:
         trainer.train(
-            sources.with_folders(
-                recordings,
-                config.features,
-                more_words or [],
-                negative_speech or [],
-                strict=decoding.strict,
-            ),
+            sources.with_sources(recordings, config.features, more, strict=decoding.strict),
             label_set,
             config,
             run,

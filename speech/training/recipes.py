@@ -1,5 +1,6 @@
 """Recipes of training: what ``datasets/recipes/*.toml`` changes in the default TrainConfig."""
 
+import dataclasses
 import json
 import tomllib
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any
 from speech.errors import ModelError
 from speech.installation import resources
 from speech.training.config import TrainConfig
+from speech.training.sources import Source
 
 
 def read_recipe(name: str) -> tuple[str, TrainConfig]:
@@ -16,24 +18,46 @@ def read_recipe(name: str) -> tuple[str, TrainConfig]:
 
     Args:
         name: Of a file in ``datasets/recipes``, without ``.toml``; or the path of such a file,
-            which holds ``labels`` and, under ``[train]``, the fields that differ from the default.
+            which holds ``labels``, under ``[train]`` the fields that differ from the default, and
+            in tables ``[[sources]]`` what to train on besides the corpus (``read_sources``).
 
     Raises:
         ModelError: No such recipe, or one that does not parse or names unknown fields.
     """
-    folder = resources("datasets") / "recipes"
-    path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
-        raise ModelError(f"recipe {name!r}: expected {known} or a .toml file, got nothing there")
+    path = _path(name)
     try:
         fields = tomllib.loads(path.read_text("utf-8"))
-        if not isinstance(fields.get("labels"), str) or set(fields) - {"labels", "train"}:
+        known = {"labels", "train", "sources"}
+        if not isinstance(fields.get("labels"), str) or set(fields) - known:
             raise ValueError(f"it must hold labels and [train], got {', '.join(fields) or 'none'}")
         changes = fields.get("train", {})
         return fields["labels"], TrainConfig.from_dict(_merged(TrainConfig().to_dict(), changes))
     except (OSError, ValueError, TypeError) as error:
         raise ModelError(f"{path}: expected a training recipe, got: {error}") from error
+
+
+def read_sources(name: str) -> tuple[Source, ...]:
+    """The ``[[sources]]`` of a recipe, whose paths are relative to the recipe's folder.
+
+    Raises:
+        ModelError: As of ``read_recipe``; or a table with other fields than a ``Source``.
+    """
+    path = _path(name)
+    try:
+        tables = tomllib.loads(path.read_text("utf-8")).get("sources", [])
+        sources = [Source.from_table(table) for table in tables]
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"{path}: expected [[sources]] of a recipe, got: {error}") from error
+    return tuple(dataclasses.replace(s, path=str(path.parent / s.path)) for s in sources)
+
+
+def _path(name: str) -> Path:
+    folder = resources("datasets") / "recipes"
+    path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
+        raise ModelError(f"recipe {name!r}: expected {known} or a .toml file, got nothing there")
+    return path
 
 
 def read_config(path: Path) -> TrainConfig:

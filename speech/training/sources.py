@@ -113,29 +113,23 @@ def _description(source: Source, digest: str, **sizes: int) -> dict[str, Any]:
     return {**fields, "leave_out": list(source.leave_out), "sha256": digest, **sizes}
 
 
-def with_folders(
+def with_sources(
     recordings: Recordings,
     features: FeatureConfig,
-    words: Sequence[Path] = (),
-    speech: Sequence[Path] = (),
+    more: Sequence[Source] = (),
     *,
     strict: bool = False,
 ) -> TrainingData:
-    """A corpus that is decoded already, and folders beside it, as training data.
+    """A corpus that is decoded already, and sources beside it, as training data.
 
     Args:
         recordings: The corpus of the validation speakers.
         features: Rate and length of the clips.
-        words: Further corpora, all of whose speakers train.
-        speech: Folders of continuous speech without the words of the label set.
+        more: What else to train on.
         strict: Accept no file that cannot be decoded.
     """
     source = Source(str(recordings.corpus.root))
     first = WordClips(source, recordings, training_rows(recordings.corpus, source))
-    if not words and not speech:
-        return TrainingData((first,), (), tuple(recordings.noise_for("train")))
-    more = [Source(str(path), keep_all=True) for path in words]
-    more += [Source(str(path), "speech") for path in speech]
     rest = load_sources(more, features, recordings.folder.parent, strict=strict)
     noise = (*recordings.noise_for("train"), *rest.noise)
     return TrainingData((first, *rest.words), rest.speech, noise)

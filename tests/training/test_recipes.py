@@ -7,7 +7,7 @@ import pytest
 from speech.data.datasets import parse_labels
 from speech.errors import ModelError
 from speech.training.config import TrainConfig
-from speech.training.recipes import read_config, read_recipe
+from speech.training.recipes import read_config, read_recipe, read_sources
 
 
 @pytest.mark.parametrize("name", ["commands-8", "commands-8-quick", "commands-12", "words-35"])
@@ -58,3 +58,19 @@ def test_the_config_of_a_run_comes_back_whole(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config.to_dict() | {"labels": ["yes", "no"]}))
     assert read_config(path) == config
+
+
+def test_the_sources_of_a_recipe_lie_beside_it_and_a_wrong_one_is_named(tmp_path):
+    path = tmp_path / "many.toml"
+    path.write_text(
+        'labels = "yes,no"\n[[sources]]\npath = "talk"\nrole = "speech"\nweight = 0.5\n'
+        '[[sources]]\npath = "words"\nleave_out = ["zh_*/*"]\n'
+    )
+    speech, words = read_sources(str(path))
+    assert (speech.path, speech.role, speech.weight) == (str(tmp_path / "talk"), "speech", 0.5)
+    assert (words.role, words.leave_out) == ("words", ("zh_*/*",))
+    assert read_recipe(str(path))[0] == "yes,no"
+    assert read_sources("commands-8") == ()
+    path.write_text('labels = "yes,no"\n[[sources]]\npath = "x"\nrole = "music"\n')
+    with pytest.raises(ModelError, match="words, speech, noise"):
+        read_sources(str(path))

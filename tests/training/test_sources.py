@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speech.training.sources import Source, load_sources, with_folders
+from speech.training.sources import Source, load_sources, with_sources
 from tests import tiny
 
 
@@ -37,7 +37,8 @@ def test_every_role_goes_to_its_place_and_what_is_left_out_does_not_train(tmp_pa
 def test_a_corpus_and_the_folders_beside_it_train_together(tmp_path):
     write(tmp_path / "more", "fox", ["anna_nohash_0", "me_nohash_0"])
     recordings = tiny.recordings(tmp_path / "cache" / "main")
-    data = with_folders(recordings, tiny.FEATURES, [tmp_path / "more"])
+    more = [Source(str(tmp_path / "more"), keep_all=True)]
+    data = with_sources(recordings, tiny.FEATURES, more)
     assert data.recordings is recordings
     assert len(data.words) == 2
     assert data.words[1].words() == ["fox", "fox"], "all of its speakers train"
