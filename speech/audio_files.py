@@ -48,7 +48,7 @@ def opened(source: FileSource) -> Iterator[tuple[BinaryIO, str]]:
             which is left open. What comes through a pipe is read into memory.
 
     Raises:
-        AudioError: Nothing there, no file, or it cannot be read.
+        AudioError: No such path, no file, or it cannot be read.
     """
     if isinstance(source, bytes):
         yield io.BytesIO(source), "the audio"

@@ -6,7 +6,7 @@ class SpeechError(Exception):
 
     Args:
         message: The sentence.
-        parameter: Name of the parameter that mends it, in the function or class that the user
+        parameter: Name of the parameter that helps, in the function or class that the user
             called; the command line names its option. "" where none does.
 
     Attributes:

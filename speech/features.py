@@ -1,4 +1,4 @@
-"""What the network hears: the one definition of the mel-frequency cepstral coefficients (MFCC)."""
+"""MFCC features: the single definition of the front end."""
 
 import dataclasses
 import hashlib

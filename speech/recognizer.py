@@ -284,7 +284,7 @@ def load(path: str | os.PathLike[str] = DEFAULT_MODEL, *, threads: int = 1) -> R
         'commands-8'
 
     Raises:
-        ModelError: Nothing there, not a model of this project, an export of another ``model.keras``
+        ModelError: No such file, not a model of this project, an export of another ``model.keras``
             than the one beside it, or what runs it is not installed.
     """
     path = find_model(path)

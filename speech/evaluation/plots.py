@@ -221,7 +221,7 @@ def timeline(
     title: str = "",
     figsize: Size | None = None,
 ) -> Figure:
-    """When each label was heard: ``found`` holds (time in seconds, label), a mark each.
+    """When each label was detected: ``found`` holds (time in seconds, label), a mark each.
 
     Raises:
         ValueError: No time to show, or a label that is not among ``labels``.

@@ -44,7 +44,7 @@ class Format(NamedTuple):
 FORMATS = {
     "onnx": Format("model.onnx", "float32", 1e-3),
     "onnx-int8": Format("model-int8.onnx", "int8", None),
-    # LiteRT multiplies in float32 only, whose rounding is heard beside a loud pure tone
+    # LiteRT multiplies in float32 only, whose rounding shows beside a loud pure tone
     "tflite": Format("model.tflite", "float32", 1e-2),
     "tflite-float16": Format("model-float16.tflite", "float16", None),
     "tflite-int8": Format("model-int8.tflite", "int8", None),

@@ -56,7 +56,9 @@ def _path(name: str) -> Path:
     path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
-        raise ModelError(f"recipe {name!r}: expected {known} or a .toml file, got nothing there")
+        raise ModelError(
+            f"recipe {name!r}: expected {known} or a .toml file, but there is no such file"
+        )
     return path
 
 
