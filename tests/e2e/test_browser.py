@@ -101,7 +101,7 @@ def test_a_long_recording_is_a_timeline_whose_words_can_be_played_and_saved(
     open_tab(page, "File")
     words = [(0.5, "low"), (2.0, "high"), (4.0, "low")]
     upload(page, "first.wav", encode(tone(0.8, RATE), RATE))
-    expect_status(page, ", ")
+    expect_status(page, " %")
     page.get_by_role("button", name="Clear").click()
     expect_status(page, "Upload WAV")
     upload(page, "{{name}} <b>.wav", encode(said(words, 6.0), RATE))
