@@ -4,6 +4,7 @@ import gc
 import hashlib
 import os
 import re
+import signal
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -23,6 +24,11 @@ RATE = 16_000
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if IN_CI else "here")
+
+
+def pytest_configure() -> None:
+    # a shell that runs the tests in the background has them, and all their children, ignore Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -36,19 +36,13 @@ def test_a_finished_model_is_never_overwritten_unasked(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_training_that_is_stopped_says_how_to_go_on(tmp_path, capsys, number):
-    # a shell that runs the tests in the background has them ignore Ctrl-C
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-
     def training():
         with _stoppable(tmp_path):
             os.kill(os.getpid(), number)
             threading.Event().wait(5)
 
-    try:
-        with pytest.raises(typer.Exit) as ended:
-            training()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(typer.Exit) as ended:
+        training()
     assert ended.value.exit_code == 130
     assert "give the same command again" in capsys.readouterr().err
 
