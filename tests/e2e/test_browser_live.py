@@ -1,7 +1,6 @@
 """The Live tab in a real browser, into whose microphone words are said."""
 
 import csv
-import dataclasses
 import itertools
 import os
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import pytest
 import scipy.signal
 
 from speech.audio import load_audio
-from speech.labels import commands
+from speech.evaluation.scoring import shift_thresholds
 from speech.live.scan import scan_file
 from speech.live.session import decoder_for
 from speech.recognizer import load
@@ -32,7 +31,7 @@ pytestmark = [
 ]
 ROOT = Path(__file__).parents[2]
 WORDS = ("low", "high", "high", "low")
-MARGIN = 0.03  # of a probability over its threshold
+MARGIN = 0.7  # of the logarithm of the odds: 0.98 becomes 0.99
 
 
 def speech(words=WORDS) -> np.ndarray:
@@ -88,12 +87,11 @@ def shipped():
 def shifted_detections(recognizer, samples) -> list[list[str]]:
     """The words with thresholds that are ``MARGIN`` higher, wherever the steps may begin."""
     config = decoder_for(recognizer).config
-    words = list(commands(recognizer.labels))
-    strict = {word: config.thresholds.get(word, config.threshold) + MARGIN for word in words}
+    strict = shift_thresholds(config, MARGIN)
     results = []
     for shift in range(0, round(config.step_seconds * 16_000), 200):
-        decoder = StreamDecoder(recognizer, dataclasses.replace(config, thresholds=strict))
-        found = decoder.push(np.pad(samples, (shift, 0))) + decoder.flush()
+        decoder = StreamDecoder(recognizer, strict)
+        found = decoder.push(np.pad(samples, (shift, 0)), 16_000) + decoder.flush()
         results.append([detection.label for detection in found])
     return results
 
