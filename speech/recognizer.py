@@ -3,13 +3,14 @@
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+from speech.architecture import ModelConfig
 from speech.audio import AudioSource, Waveform, fit_length, load_audio
 from speech.errors import AudioError, ModelError
 from speech.features import FeatureConfig, mfcc
@@ -64,13 +65,9 @@ class Recognizer:
 
     Args:
         name: Name of the model.
-        labels: Names of the classes.
-        features: The preprocessing that the model was trained on; it also decides rate and length.
+        config: Labels, preprocessing, which also decides rate and length, and the settings that
+            were chosen for this model.
         infer: Waveforms (n, n_samples) float32 -> probabilities (n, n_classes) float32.
-        decoder: Settings of the live decoder that were chosen for this model; empty for defaults.
-        acceptance: For single commands the probability, in [0, 1], that a clip has to reach to be
-            accepted; a command without one always is.
-        provenance: Where the model comes from.
         mfcc: Waveforms (n, n_samples) float32 -> MFCC (n, n_frames, n_mfcc) float32; librosa's if
             None.
         windows: Waveform (n,) float32 -> probabilities of the windows that begin every
@@ -88,23 +85,19 @@ class Recognizer:
     def __init__(
         self,
         name: str,
-        labels: tuple[str, ...],
-        features: FeatureConfig,
+        config: ModelConfig,
         infer: Callable[[Batch], Batch],
         *,
-        decoder: Mapping[str, Any] | None = None,
-        acceptance: Mapping[str, float] | None = None,
-        provenance: Mapping[str, Any] | None = None,
         mfcc: Callable[[Batch], Batch] | None = None,
         windows: Callable[[Waveform], Batch] | None = None,
         file: str = "",
     ) -> None:
         self.name = name
-        self.labels = labels
-        self.features = features
-        self.decoder = dict(decoder or {})
-        self.acceptance = dict(acceptance or {})
-        self.provenance = dict(provenance or {})
+        self.labels: tuple[str, ...] = config.labels
+        self.features: FeatureConfig = config.features
+        self.decoder: dict[str, Any] = dict(config.decoder)
+        self.acceptance: dict[str, float] = dict(config.acceptance)
+        self.provenance: dict[str, Any] = dict(config.provenance)
         self.file = file
         self._infer = infer
         self._mfcc = mfcc
@@ -301,12 +294,8 @@ def load(path: str | os.PathLike[str] = DEFAULT_MODEL, *, threads: int = 1) -> R
     model = open_model(file, threads)
     return Recognizer(
         path.absolute().name if path.is_dir() else path.stem,
-        model.config.labels,
-        model.config.features,
+        model.config,
         model.infer,
-        decoder=model.config.decoder,
-        acceptance=model.config.acceptance,
-        provenance=model.config.provenance,
         mfcc=model.mfcc,
         windows=model.windows,
         file=f"{file.name} ({model.precision})",

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from speech.architecture import ModelConfig
 from speech.features import FeatureConfig
 from speech.recognizer import Recognizer
 
@@ -23,4 +24,4 @@ def by_loudness(heard: list[npt.NDArray[Any]] | None = None) -> Recognizer:
         rows[np.arange(len(rows)), best] = 0.97
         return rows
 
-    return Recognizer("by-loudness", LABELS, FeatureConfig(), infer)
+    return Recognizer("by-loudness", ModelConfig(labels=LABELS, features=FeatureConfig()), infer)

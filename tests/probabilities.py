@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from speech.architecture import ModelConfig
 from speech.data.annotations import Word
 from speech.detection import DecoderConfig
 from speech.evaluation.scoring import StreamPosteriors
@@ -17,7 +18,7 @@ def no_network(waveforms: np.ndarray) -> np.ndarray:
     raise AssertionError("the rows are there already")
 
 
-MODEL = Recognizer("rows", LABELS, FeatureConfig(), no_network)
+MODEL = Recognizer("rows", ModelConfig(labels=LABELS, features=FeatureConfig()), no_network)
 
 
 def said(kind: str, condition: str, peaks: list[tuple[str, float]], real: bool) -> StreamPosteriors:

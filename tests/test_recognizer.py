@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 import speech
+from speech.architecture import ModelConfig
 from speech.errors import AudioError, ModelError
 from speech.features import mfcc
 from speech.formats.folder import ModelFolder
@@ -255,10 +256,8 @@ def test_recognizing_with_onnx_imports_neither_what_made_the_file_nor_what_train
 def answering(row: list[float], acceptance: dict[str, float]) -> Recognizer:
     return Recognizer(
         "fixed",
-        LABELS,
-        tiny.FEATURES,
+        ModelConfig(labels=LABELS, features=tiny.FEATURES, acceptance=acceptance),
         lambda waveforms: np.tile(np.array(row, np.float32), (len(waveforms), 1)),
-        acceptance=acceptance,
     )
 
 

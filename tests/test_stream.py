@@ -10,6 +10,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speech.architecture import ModelConfig
 from speech.audio import load_audio
 from speech.detection import DecoderConfig, Detection
 from speech.errors import AudioError, ModelError, SpeechWarning
@@ -24,7 +25,7 @@ WORD_SECONDS, AMPLITUDE = 0.36, 0.25
 
 
 def recognizer_of(infer: Callable[[np.ndarray], np.ndarray], labels=LABELS) -> Recognizer:
-    return Recognizer("fake", labels, FeatureConfig(), infer)
+    return Recognizer("fake", ModelConfig(labels=labels, features=FeatureConfig()), infer)
 
 
 def hears_bursts(waveforms: np.ndarray) -> np.ndarray:

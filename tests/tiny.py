@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from speech.architecture import ModelConfig
 from speech.data.corpus import Clip, Corpus, Split
 from speech.data.recordings import Recordings
 from speech.features import FeatureConfig
@@ -15,6 +16,7 @@ from speech.training.sources import TrainingData, with_sources
 
 FEATURES = FeatureConfig(clip_seconds=0.4, hop_seconds=0.02, n_mels=40, n_mfcc=13)
 LABELS = LabelSet("tones", ("low", "high"))
+CONFIG = ModelConfig(labels=LABELS.labels, features=FEATURES)
 TONES = {"low": 300.0, "high": 1500.0, "other": 700.0, "another": 3000.0}
 
 

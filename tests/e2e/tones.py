@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 import speech.recognizer
+from speech.architecture import ModelConfig
 from speech.features import FeatureConfig
 from speech.recognizer import Recognizer
 
@@ -50,7 +51,8 @@ def recognizer() -> Recognizer:
         "release_threshold": 0.5,
         "refractory_seconds": 0.7,
     }
-    return Recognizer("tones", LABELS, FeatureConfig(), infer, decoder=decoder)
+    config = ModelConfig(labels=LABELS, features=FeatureConfig(), decoder=decoder)
+    return Recognizer("tones", config, infer)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ def by_pitch(x: np.ndarray) -> np.ndarray:
 
 
 def model(labels=tiny.LABELS.labels, provenance=None) -> Recognizer:
-    return Recognizer("tones", labels, tiny.FEATURES, by_pitch, provenance=provenance)
+    config = dataclasses.replace(tiny.CONFIG, labels=labels, provenance=provenance or {})
+    return Recognizer("tones", config, by_pitch)
 
 
 def test_the_page_the_figures_and_the_list_of_clips_agree(tmp_path):
@@ -52,8 +53,7 @@ def test_the_card_says_how_far_the_seeds_lie_apart(tmp_path):
 
     data = tiny.recordings(tmp_path)
     first = model(provenance={"seed": 7})
-    labels, features = tiny.LABELS.labels, tiny.FEATURES
-    other = Recognizer("worse", labels, features, worse, provenance={"seed": 8})
+    other = Recognizer("worse", dataclasses.replace(tiny.CONFIG, provenance={"seed": 8}), worse)
     metrics = evaluate(first, data, tmp_path, others=[other])
     seeds = json.loads((tmp_path / "metrics.json").read_text())["accuracy_of_seeds"]
     assert seeds["7"] == metrics.accuracy
@@ -86,7 +86,7 @@ def test_the_card_says_which_label_is_weak_what_it_is_taken_for_and_how_few_voic
     data = tiny.recordings(tmp_path)
     evaluate(model(), data, tmp_path / "good")
     assert "`low` is recognized in" not in (tmp_path / "good" / "README.md").read_text()
-    deaf = Recognizer("tones", tiny.LABELS.labels, tiny.FEATURES, deaf_to_low)
+    deaf = Recognizer("tones", tiny.CONFIG, deaf_to_low)
     metrics = evaluate(deaf, data, tmp_path / "weak")
     page = (tmp_path / "weak" / "README.md").read_text()
     n = metrics.support[0]
@@ -201,8 +201,7 @@ def test_mistakes_are_listed_up_to_a_limit_and_none_is_said(tmp_path):
     def blind(x: np.ndarray) -> np.ndarray:
         return np.tile(np.array([0.7, 0.1, 0.1, 0.1], np.float32), (len(x), 1))
 
-    labels, features = tiny.LABELS.labels, tiny.FEATURES
-    page = page_of(tmp_path, Recognizer("blind", labels, features, blind), data)
+    page = page_of(tmp_path, Recognizer("blind", tiny.CONFIG, blind), data)
     mistakes = page.split("## Most confident mistakes")[1].split("## ")[0]
     assert "20 of 120." in mistakes
     assert mistakes.count("0.700") == 20

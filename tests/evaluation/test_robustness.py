@@ -9,7 +9,7 @@ from tests import tiny
 
 
 def recognizer(infer) -> Recognizer:
-    return Recognizer("fake", tiny.LABELS.labels, tiny.FEATURES, infer)
+    return Recognizer("fake", tiny.CONFIG, infer)
 
 
 def always(label: int):

@@ -128,7 +128,7 @@ def test_the_card_shows_unseen_sources_above_the_validation_figure(tmp_path):
     def low(x):
         return np.tile(np.array([0.7, 0.1, 0.1, 0.1], np.float32), (len(x), 1))
 
-    recognizer = Recognizer("low", tiny.LABELS.labels, tiny.FEATURES, low)
+    recognizer = Recognizer("low", tiny.CONFIG, low)
     out = tmp_path / "out"
     evaluate(recognizer, tiny.recordings(tmp_path), out, unseen=[tmp_path / "strange"])
     page = (out / "README.md").read_text()

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
+from speech.architecture import ModelConfig
 from speech.audio import load_audio, open_audio, read_blocks
 from speech.data.annotations import audacity_text, read_labels
 from speech.detection import DecoderConfig, Detection
@@ -54,7 +55,8 @@ class OnFrames(Recognizer):
         self.batches: list[int] = []
         self.samples = 0
         self.clips = 0
-        super().__init__("frames", LABELS, FeatureConfig(), self._clips, windows=self._stretch)
+        config = ModelConfig(labels=LABELS, features=FeatureConfig())
+        super().__init__("frames", config, self._clips, windows=self._stretch)
 
     def _clips(self, waveforms: np.ndarray) -> np.ndarray:
         self.clips += len(waveforms)
@@ -142,7 +144,7 @@ def test_memory_does_not_grow_with_the_recording(tmp_path):
     def silent(waveforms: np.ndarray) -> np.ndarray:
         return np.tile(np.array([0, 0, 0, 1], np.float32), (len(waveforms), 1))
 
-    recognizer = Recognizer("silent", LABELS, FeatureConfig(), silent)
+    recognizer = Recognizer("silent", ModelConfig(labels=LABELS, features=FeatureConfig()), silent)
     minute = np.round(3000 * words(20, 60.0)).astype(np.int16)
     peaks = []
     for minutes in (2, 20):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from speech.architecture import ModelConfig
 from speech.detection import Detection
 from speech.features import FeatureConfig
 from speech.live.microphone import Block
@@ -140,7 +141,8 @@ def test_ten_minutes_of_stream_do_not_make_the_memory_grow(held_by_speech):
         return np.stack([loud, 0 * loud, 0 * loud, 1 - loud], axis=1)
 
     blocks = list(blocks_of(said([(second, "low") for second in range(0, 60, 5)], 60.0)))
-    decoder = decoder_for(Recognizer("loud", LABELS, FeatureConfig(), infer))
+    config = ModelConfig(labels=LABELS, features=FeatureConfig())
+    decoder = decoder_for(Recognizer("loud", config, infer))
     sizes = []
 
     def ten() -> Iterator[Block]:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from speech import keras_file
-from speech.architecture import Architecture
+from speech.architecture import Architecture, ModelConfig
 from speech.errors import ModelError
 from speech.features import FeatureConfig
 from speech.formats import metadata
@@ -359,6 +359,7 @@ def test_a_model_whose_weights_give_no_numbers_gives_an_error_and_no_word(value,
     def infer(waveforms: np.ndarray) -> np.ndarray:
         return np.full((len(waveforms), 2), value, np.float32)
 
-    broken = Recognizer("broken", ("yes", "no"), FeatureConfig(), infer)
+    config = ModelConfig(labels=("yes", "no"), features=FeatureConfig())
+    broken = Recognizer("broken", config, infer)
     clips = np.zeros((1, 16_000), np.float32)
     assert "weights are damaged" in refused(ModelError, lambda: broken.probabilities(clips))
