@@ -50,7 +50,7 @@ VARIANTS = (
     "no microphone response",
     "no background",
     "no change of speed",
-    "one length of the throat",
+    "one vocal tract length",
     "no shift",
     "no change of level",
     "no hiss",
