@@ -17,14 +17,16 @@ import sys
 import tarfile
 import time
 import traceback
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 N_SAMPLES = 16_000
-SOURCES = {  # role, weight, keep_all
+SOURCES: dict[str, tuple[Any, float, bool]] = {  # role, weight, keep_all
     "speech_commands": ("words", 1.0, False),
     "isolated_words": ("words", 1.0, True),
     "synthetic_words": ("words", 1.0, True),
@@ -153,8 +155,7 @@ def training_data(files: dict[str, tuple[str, Any]], leave_out: tuple[str, ...] 
 
 def share_between_trainings() -> None:
     """Make the clips, rooms and compiled functions once, and the validation features too."""
-    from speech.training import trainer
-
+    trainer: Any = import_module("speech.training.trainer")
     sources: dict[Any, Any] = {}
     features: dict[Any, Any] = {}
     make_source, make_features = trainer.ClipSource, trainer.mfcc
@@ -322,4 +323,5 @@ def run(plan: Path, decoded: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
-    {"decode": decode, "run": run}[command](*map(Path, arguments))
+    commands: dict[str, Callable[..., None]] = {"decode": decode, "run": run}
+    commands[command](*map(Path, arguments))

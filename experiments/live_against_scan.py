@@ -34,7 +34,7 @@ import speech
 from speech.audio import load_audio
 from speech.detection import Detection
 from speech.labels import commands
-from speech.live.scan import scan
+from speech.live.scan import scan_file
 from speech.live.session import decoder_for
 from speech.recognizer import Recognizer
 
@@ -72,7 +72,7 @@ def main() -> None:
         path = Path(folder) / "words.wav"
         said = record(options.corpus, model, options.words, options.seed, path)
         samples, _ = soundfile.read(path)
-        scanned = by_word(scan(model, path).detections, 0.0, len(said))
+        scanned = by_word(scan_file(model, path).detections, 0.0, len(said))
         print(f"{len(said)} words, {len(samples) / MICROPHONE_RATE:.0f} s")
         print(
             f"scan: {right(scanned, said)} right, {others(scanned, said)} as another word, "

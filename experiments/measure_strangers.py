@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from speech.audio import SUFFIXES, fit_length, load_audio
+from speech.audio import fit_length, load_audio
+from speech.audio_files import SUFFIXES
 from speech.labels import commands
 from speech.recognizer import load
 
