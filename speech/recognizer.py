@@ -73,6 +73,8 @@ class Recognizer:
         windows: Waveform (n,) float32 -> probabilities of the windows that begin every
             ``WINDOW_HOPS`` hops; if None, each is asked as a clip.
         file: The name of the file that answers, and its precision; "" if there is none.
+        embed: Waveforms (n, n_samples) float32 -> what the classifier reads, (n, width) float32;
+            None if the file does not give it.
 
     Example:
         >>> recognizer = speech.load("commands-8")
@@ -91,6 +93,7 @@ class Recognizer:
         mfcc: Callable[[Batch], Batch] | None = None,
         windows: Callable[[Waveform], Batch] | None = None,
         file: str = "",
+        embed: Callable[[Batch], Batch] | None = None,
     ) -> None:
         self.name = name
         self.labels: tuple[str, ...] = config.labels
@@ -102,6 +105,7 @@ class Recognizer:
         self._infer = infer
         self._mfcc = mfcc
         self._windows = windows
+        self._embed = embed
 
     def __repr__(self) -> str:
         file = f" from {self.file}" if self.file else ""
@@ -168,6 +172,35 @@ class Recognizer:
         if self._mfcc is None or not len(waveforms):
             return mfcc(waveforms, self.features)
         return self._mfcc(waveforms)
+
+    def embed(self, waveforms: Batch) -> Batch:
+        """What the classifier reads of such clips: their sound as one vector each.
+
+        Args:
+            waveforms: As for ``probabilities``.
+
+        Returns:
+            float32 (n, width); 256 numbers for the bundled model.
+
+        Raises:
+            ModelError: As ``probabilities``, or the model's file has no such output: only ONNX
+                files have it, and only since it was added.
+
+        Example:
+            >>> import numpy as np
+            >>> speech.load().embed(np.zeros((1, 16_000), np.float32)).shape
+            (1, 256)
+        """
+        if self._embed is None:
+            raise ModelError(
+                f"{self.name}: expected an ONNX file with the output `embedding`, got "
+                f"{self.file or 'a model without a file'}; make it with: speech export "
+                "FOLDER_OF_THE_MODEL"
+            )
+        self._check(waveforms)
+        # one silent clip more: no clips have a width, too
+        padded = waveforms if len(waveforms) else np.zeros((1, self.features.n_samples), np.float32)
+        return self._finite(self._embed(padded))[: len(waveforms)]
 
     def _check(self, waveforms: Batch) -> None:
         expected = f"expected float32 waveforms (n, {self.features.n_samples})"
@@ -299,4 +332,5 @@ def load(path: str | os.PathLike[str] = DEFAULT_MODEL, *, threads: int = 1) -> R
         mfcc=model.mfcc,
         windows=model.windows,
         file=f"{file.name} ({model.precision})",
+        embed=model.embed,
     )

@@ -40,6 +40,8 @@ class Runnable:
             begin every ``WINDOW_HOPS`` hops, with the MFCC of each frame computed once; None where
             that cannot be.
         precision: Of the weights: ``float32``, ``float16`` or ``int8``.
+        embed: Waveforms float32 (n, n_samples) -> what the classifier reads of them, float32
+            (n, width); None where the file does not give it.
     """
 
     config: ModelConfig
@@ -47,6 +49,7 @@ class Runnable:
     mfcc: Function
     windows: Callable[[Waveform], Batch] | None = None
     precision: str = "float32"
+    embed: Function | None = None
 
 
 def load_keras(path: Path) -> "CommandModel":
@@ -106,6 +109,8 @@ def _runnable(
     metadata: Metadata,
     run: Callable[[str, Batch], Batch],
     windows: Callable[[Waveform], Batch] | None = None,
+    *,
+    embeds: bool = False,
 ) -> Runnable:
     return Runnable(
         metadata,
@@ -113,6 +118,7 @@ def _runnable(
         lambda waveforms: run("mfcc", waveforms),
         windows,
         metadata.precision,
+        (lambda waveforms: run("embedding", waveforms)) if embeds else None,
     )
 
 
@@ -139,12 +145,22 @@ def _onnx(model: bytes, metadata: Metadata, threads: int) -> Runnable:
         "probabilities": ["windows", n_classes],
         "mfcc": ["batch", "frames", features.n_mfcc],
     }
-    tensors = [*session.get_inputs(), *session.get_outputs()]
-    _check_shapes({tensor.name: tensor.shape for tensor in tensors}, shapes)
+    found = {t.name: t.shape for t in (*session.get_inputs(), *session.get_outputs())}
+    # older exports have none; how wide it is, the network decides
+    *_, width = found.get("embedding", [0])
+    if width:
+        shapes["embedding"] = ["windows", int(width)]
+    _check_shapes(found, shapes)
     # in 8 bits a clip would depend on those beside it
     exact = metadata.precision == "float32"
     at_once = _CLIPS if exact else 1
     pool = ThreadPoolExecutor(threads) if threads > 1 else None
+
+    rows_of = {
+        "probabilities": (n_classes,),
+        "mfcc": (features.n_frames, features.n_mfcc),
+        "embedding": (width,),
+    }
 
     def run(output: str, waveforms: Batch) -> Batch:
         def one(first: int) -> Batch:
@@ -155,8 +171,7 @@ def _onnx(model: bytes, metadata: Metadata, threads: int) -> Runnable:
         firsts = range(0, len(waveforms), at_once)
         each = pool.map(one, firsts) if pool and len(firsts) > 1 else map(one, firsts)
         rows = np.concatenate(list(each))
-        wanted = (n_classes,) if output == "probabilities" else (features.n_frames, features.n_mfcc)
-        if rows.shape != (len(waveforms), *wanted):
+        if rows.shape != (len(waveforms), *rows_of[output]):
             raise ValueError(f"{output} of shape {rows.shape} for {len(waveforms)} clips")
         return rows
 
@@ -177,7 +192,7 @@ def _onnx(model: bytes, metadata: Metadata, threads: int) -> Runnable:
 
     # a graph that fits its metadata is seen by what it answers, too
     run("probabilities", np.zeros((1, features.n_samples), np.float32))
-    return _runnable(metadata, run, windows if exact else None)
+    return _runnable(metadata, run, windows if exact else None, embeds=bool(width))
 
 
 def _litert(model: bytes, metadata: Metadata, threads: int) -> Runnable:

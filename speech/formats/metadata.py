@@ -17,6 +17,10 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from speech.architecture import ModelConfig
 from speech.errors import ModelError
@@ -29,7 +33,9 @@ _MAX_TEXT_BYTES = 1_000_000
 _KEY, _MEMBER = b"speech", "speech.json"
 # field numbers of onnx.proto
 _GRAPH, _METADATA, _FUNCTIONS = 7, 14, 25  # of a model
-_NODE, _OPERATOR = 1, 4  # of a graph, of a node
+_NODE, _CONSTANT, _OPERATOR = 1, 5, 4  # of a graph, of a graph, of a node
+_DIMS, _KIND, _NAME, _RAW = 1, 2, 8, 9  # of a constant
+_NUMPY = {1: "<f4", 7: "<i8", 11: "<f8"}  # TensorProto.FLOAT, INT64, DOUBLE
 # What an export is made of. Without loops and branches a run ends, and without constants that are
 # filled in it needs no more memory than its weights and clips ask for.
 _OPERATORS = {
@@ -291,6 +297,29 @@ def _onnx(content: bytes) -> tuple[bytes, memoryview, bytes | None]:
     if len(texts) > 1 or sum(map(len, texts)) > _MAX_TEXT_BYTES:
         raise ValueError("metadata twice, or of more than a megabyte")
     return content, graphs[0], texts[0] if texts else None
+
+
+def constants(model: bytes) -> dict[str, npt.NDArray[Any]]:
+    """The named constants of an ONNX graph that ``read`` gave: its weights.
+
+    Those of other kinds than float32, float64 and int64 are left out.
+
+    Raises:
+        ValueError: A constant whose numbers do not fill its shape.
+    """
+    _, graph, _ = _onnx(model)
+    arrays = {}
+    for number, payload in _fields(graph):
+        if number != _CONSTANT:
+            continue
+        fields = list(_fields(payload))
+        entry = dict(fields)
+        shape = [_varint(extent, 0)[0] for field, extent in fields if field == _DIMS]
+        kind = _NUMPY.get(_varint(entry.get(_KIND, memoryview(b"\0")), 0)[0])
+        if kind is not None and _RAW in entry:
+            name = bytes(entry.get(_NAME, b"")).decode()
+            arrays[name] = np.frombuffer(entry[_RAW], kind).reshape(shape)
+    return arrays
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:

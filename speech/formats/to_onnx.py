@@ -20,10 +20,11 @@ class _Nodes:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
-    def constant(self, value: Any) -> str:
+    def constant(self, value: Any, name: str = "") -> str:
+        """Add a constant; ``formats.from_onnx`` reads the weights by their names."""
         from onnx import numpy_helper
 
-        name = f"constant_{len(self.constants)}"
+        name = name or f"constant_{len(self.constants)}"
         array = np.ascontiguousarray(value) if np.ndim(value) else np.asarray(value)
         self.constants.append(numpy_helper.from_array(array, name))
         return name
@@ -41,10 +42,11 @@ class _Nodes:
 def write_onnx(
     front: FrontEnd, network: Network, features: FeatureConfig, path: Path, precision: str
 ) -> None:
-    """Write ``waveform`` (batch, samples) -> ``probabilities`` and ``mfcc``, all float32.
+    """Write ``waveform`` (batch, samples) -> ``probabilities``, ``mfcc``, ``embedding``: float32.
 
-    For clips these are (batch, n_classes) and (batch, n_frames, n_mfcc). Longer audio gives a row
-    of probabilities for each window in it, one every ``WINDOW_HOPS`` frames.
+    For clips these are (batch, n_classes), (batch, n_frames, n_mfcc) and (batch, width): the pooled
+    vector that the classifier reads. Longer audio gives a row of probabilities and of the embedding
+    for each window in it, one every ``WINDOW_HOPS`` frames.
 
     Args:
         front: The matrices of the MFCC.
@@ -73,6 +75,7 @@ def write_onnx(
         [
             tensor("probabilities", "windows", len(network.classifier[1])),
             tensor("mfcc", "batch", "frames", features.n_mfcc),
+            tensor("embedding", "windows", len(network.classifier[0])),
         ],
         add.constants,
     )
@@ -127,16 +130,20 @@ def _front_end(add: _Nodes, front: FrontEnd, features: FeatureConfig, kind: int)
     ]
     x = add("Concat", *frames, axis=1)  # (batch, n_fft, n_frames)
     x = add("Transpose", add("Reshape", x, [0, n_outer, n_inner, -1]), perm=[0, 2, 1, 3])
-    x = add("Reshape", add("MatMul", front.dft_outer.astype(dtype), x), [0, n_inner, n_k1, 2, -1])
+    outer = add.constant(front.dft_outer.astype(dtype), "front_end.dft_outer")
+    x = add("Reshape", add("MatMul", outer, x), [0, n_inner, n_k1, 2, -1])
     x = add("Reshape", add("Transpose", x, perm=[0, 2, 1, 3, 4]), [0, n_k1, 2 * n_inner, -1])
-    parts = [
-        add("Cast", add("MatMul", matrix.astype(dtype), x), to=TensorProto.FLOAT)
-        for matrix in (front.dft_real, front.dft_imaginary)
+    inner = [
+        add.constant(front.dft_real.astype(dtype), "front_end.dft_real"),
+        add.constant(front.dft_imaginary.astype(dtype), "front_end.dft_imaginary"),
     ]
+    parts = [add("Cast", add("MatMul", matrix, x), to=TensorProto.FLOAT) for matrix in inner]
     power = add("Add", *(add("Mul", part, part) for part in parts))
-    mel = add("MatMul", front.mel, add("Reshape", power, [0, n_k1 * n_inner, -1]))
-    mfcc = add("MatMul", front.dct, add("Log", add("Max", mel, np.float32(1))))
-    return add("Add", mfcc, front.offset[:, np.newaxis])
+    power = add("Reshape", power, [0, n_k1 * n_inner, -1])
+    mel = add("MatMul", add.constant(front.mel, "front_end.mel"), power)
+    logarithm = add("Log", add("Max", mel, np.float32(1)))
+    mfcc = add("MatMul", add.constant(front.dct, "front_end.dct"), logarithm)
+    return add("Add", mfcc, add.constant(front.offset[:, np.newaxis], "front_end.offset"))
 
 
 def _windows(add: _Nodes, mfcc: str, features: FeatureConfig) -> str:
@@ -152,49 +159,56 @@ def _windows(add: _Nodes, mfcc: str, features: FeatureConfig) -> str:
 
 
 def _network(add: _Nodes, network: Network, mfcc: str, n_frames: int) -> None:
-    """MFCC (batch, n_frames, n_mfcc) -> ``probabilities`` (batch, n_classes)."""
-    states = add("Mul", add("Sub", mfcc, network.mean), network.scale)
+    """MFCC (batch, n_frames, n_mfcc) -> ``embedding`` and ``probabilities`` (batch, n_classes)."""
+    mean, scale = add.constant(network.mean, "mean"), add.constant(network.scale, "scale")
+    states = add("Mul", add("Sub", mfcc, mean), scale)
     states = add("Transpose", states, perm=[0, 2, 1])
-    for kernel, bias in network.convolutions:
+    for i, (kernel, bias) in enumerate(network.convolutions):
         padding = _same_padding(n_frames, len(kernel))
-        kernel = kernel.transpose(2, 1, 0)
+        kernel = add.constant(kernel.transpose(2, 1, 0), f"convolutions.{i}.kernel")
+        bias = add.constant(bias, f"convolutions.{i}.bias")
         states = add("Relu", add("Conv", states, kernel, bias, strides=[2], pads=padding))
         n_frames = -(-n_frames // 2)
     states = add("Transpose", states, perm=[2, 0, 1])
-    for layer in network.lstm_layers:
-        states = _lstm(add, states, layer, batch_first=layer is network.lstm_layers[-1])
+    for i in range(len(network.lstm_layers)):
+        states = _lstm(add, states, network, i)
     if network.attention is not None:
-        kernel, bias, query = network.attention
+        names = ("attention.kernel", "attention.bias", "attention.query")
+        kernel, bias, query = map(add.constant, network.attention, names)
         hidden = add("Tanh", add("Add", add("MatMul", states, kernel), bias))
         weights = add("Softmax", add("MatMul", hidden, query), axis=1)
-        states = add("ReduceSum", add("Mul", weights, states), [1], keepdims=0)
+        weighted = add("Mul", weights, states)
+        embedding = add("ReduceSum", weighted, [1], keepdims=0, output="embedding")
     else:
-        states = add("ReduceMean", states, axes=[1], keepdims=0)
-    kernel, bias = network.classifier
-    logits = add("Add", add("MatMul", states, kernel), bias)
+        embedding = add("ReduceMean", states, axes=[1], keepdims=0, output="embedding")
+    names = ("classifier.kernel", "classifier.bias")
+    kernel, bias = map(add.constant, network.classifier, names)
+    logits = add("Add", add("MatMul", embedding, kernel), bias)
     add("Softmax", logits, axis=1, output="probabilities")
 
 
-def _lstm(
-    add: _Nodes, states: str, directions: tuple[tuple[Array, ...], ...], *, batch_first: bool
-) -> str:
-    """(n_frames, batch, n) -> (n_frames, batch, units of all directions), or the batch first."""
+def _lstm(add: _Nodes, states: str, network: Network, i: int) -> str:
+    """(n_frames, batch, n) -> (n_frames, batch, units of all directions); the last: batch first."""
+    directions = network.lstm_layers[i]
     units = len(directions[0][1])
 
     def gates(weights: Array) -> Array:  # ONNX: input, output, forget, cell
         i, f, c, o = np.split(weights, 4, axis=-1)
         return np.concatenate([i, o, f, c], axis=-1).T
 
+    stacks = {
+        "kernel": np.stack([gates(kernel) for kernel, _, _ in directions]),
+        "recurrent": np.stack([gates(recurrent) for _, recurrent, _ in directions]),
+        "bias": np.stack([np.pad(gates(bias), (0, 4 * units)) for _, _, bias in directions]),
+    }
     output = add(
         "LSTM",
         states,
-        np.stack([gates(kernel) for kernel, _, _ in directions]),
-        np.stack([gates(recurrent) for _, recurrent, _ in directions]),
-        np.stack([np.pad(gates(bias), (0, 4 * units)) for _, _, bias in directions]),
+        *(add.constant(stack, f"lstm_layers.{i}.{name}") for name, stack in stacks.items()),
         hidden_size=units,
         direction="bidirectional" if len(directions) == 2 else "forward",
     )
-    order = [2, 0, 1, 3] if batch_first else [0, 2, 1, 3]
+    order = [2, 0, 1, 3] if i == len(network.lstm_layers) - 1 else [0, 2, 1, 3]
     return add("Reshape", add("Transpose", output, perm=order), [0, 0, len(directions) * units])
 
 
