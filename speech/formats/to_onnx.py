@@ -163,27 +163,33 @@ def _network(add: _Nodes, network: Network, mfcc: str, n_frames: int) -> None:
     mean, scale = add.constant(network.mean, "mean"), add.constant(network.scale, "scale")
     states = add("Mul", add("Sub", mfcc, mean), scale)
     states = add("Transpose", states, perm=[0, 2, 1])
-    for i, (kernel, bias) in enumerate(network.convolutions):
-        padding = _same_padding(n_frames, len(kernel))
-        kernel = add.constant(kernel.transpose(2, 1, 0), f"convolutions.{i}.kernel")
-        bias = add.constant(bias, f"convolutions.{i}.bias")
-        states = add("Relu", add("Conv", states, kernel, bias, strides=[2], pads=padding))
+    for i, convolution in enumerate(network.convolutions):
+        padding = _same_padding(n_frames, len(convolution[0]))
+        weights = [
+            add.constant(convolution[0].transpose(2, 1, 0), f"convolutions.{i}.kernel"),
+            add.constant(convolution[1], f"convolutions.{i}.bias"),
+        ]
+        states = add("Relu", add("Conv", states, *weights, strides=[2], pads=padding))
         n_frames = -(-n_frames // 2)
     states = add("Transpose", states, perm=[2, 0, 1])
     for i in range(len(network.lstm_layers)):
         states = _lstm(add, states, network, i)
     if network.attention is not None:
-        names = ("attention.kernel", "attention.bias", "attention.query")
-        kernel, bias, query = map(add.constant, network.attention, names)
-        hidden = add("Tanh", add("Add", add("MatMul", states, kernel), bias))
-        weights = add("Softmax", add("MatMul", hidden, query), axis=1)
-        weighted = add("Mul", weights, states)
+        to_hidden, bias, query = (
+            add.constant(weights, f"attention.{name}")
+            for name, weights in zip(("kernel", "bias", "query"), network.attention, strict=True)
+        )
+        hidden = add("Tanh", add("Add", add("MatMul", states, to_hidden), bias))
+        attention = add("Softmax", add("MatMul", hidden, query), axis=1)
+        weighted = add("Mul", attention, states)
         embedding = add("ReduceSum", weighted, [1], keepdims=0, output="embedding")
     else:
         embedding = add("ReduceMean", states, axes=[1], keepdims=0, output="embedding")
-    names = ("classifier.kernel", "classifier.bias")
-    kernel, bias = map(add.constant, network.classifier, names)
-    logits = add("Add", add("MatMul", embedding, kernel), bias)
+    to_logits, bias = (
+        add.constant(weights, f"classifier.{name}")
+        for name, weights in zip(("kernel", "bias"), network.classifier, strict=True)
+    )
+    logits = add("Add", add("MatMul", embedding, to_logits), bias)
     add("Softmax", logits, axis=1, output="probabilities")
 
 
