@@ -127,7 +127,7 @@ def _check_shapes(found: Mapping[str, list[Any]], expected: Mapping[str, list[An
         raise ValueError(f"shapes {dict(found)} instead of {expected}")
 
 
-def _onnx(model: bytes, metadata: Metadata, threads: int) -> Runnable:
+def _onnx_session(model: bytes) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -138,7 +138,11 @@ def _onnx(model: bytes, metadata: Metadata, threads: int) -> Runnable:
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", f"{os.devnull}-none"
     )
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _onnx(model: bytes, metadata: Metadata, threads: int) -> Runnable:
+    session = _onnx_session(model)
     features, n_classes = metadata.features, len(metadata.labels)
     shapes: dict[str, list[Any]] = {
         "waveform": ["batch", "samples"],
