@@ -1,17 +1,10 @@
-"""The server of the page: where it listens, its routes for live sound, its start and end."""
+"""The server of the page: where it listens, its start and its end."""
 
 import json
-import logging
 import signal
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import numpy as np
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse
-from starlette.routing import Route
 
 from speech.environment import prepare_server
 from speech.errors import SpeechError
@@ -21,8 +14,9 @@ from speech.web.answers import MAX_MEGABYTES, answer_waveform
 from speech.web.gradio_patches import gradio as gr
 from speech.web.gradio_patches import slow_down_queue
 from speech.web.models import ModelRegistry
-from speech.web.page import DEMO, EXAMPLES, STATIC, build_page, page_theme
-from speech.web.sessions import MAX_CHUNK_BYTES, Listener, Listeners
+from speech.web.page import EXAMPLES, STATIC, build_page, page_theme
+from speech.web.routes import live_routes
+from speech.web.sessions import Listeners
 
 _SCRIPTS = (
     "model.js",
@@ -33,10 +27,7 @@ _SCRIPTS = (
     "timeline.js",
     "recorder.js",
 )
-_MAX_SETTINGS_BYTES = 4096  # of what a page asks for when it begins
 _FIRST_PAGE_SECONDS = 5.0  # a browser has loaded the page by then
-
-_log = logging.getLogger("speech.web")
 
 
 def serve(registry: ModelRegistry, address: Address) -> gr.Blocks:
@@ -49,6 +40,7 @@ def serve(registry: ModelRegistry, address: Address) -> gr.Blocks:
     address.check()
     prepare_server(public=address.share)
     blocks = build_page(registry)
+    routes = live_routes(registry, Listeners())
     try:
         blocks.launch(
             server_name=address.host,
@@ -69,7 +61,7 @@ def serve(registry: ModelRegistry, address: Address) -> gr.Blocks:
             theme=page_theme(),
             css=(STATIC / "page.css").read_text("utf-8"),
             head=_scripts(),
-            app_kwargs={"routes": live_routes(registry, Listeners())},
+            app_kwargs={"routes": routes},
         )
     except OSError as error:
         raise SpeechError(
@@ -81,8 +73,8 @@ def serve(registry: ModelRegistry, address: Address) -> gr.Blocks:
 
 
 def _scripts() -> str:
-    live = json.dumps((STATIC / "live.html").read_text("utf-8"))
-    scripts = [f"window.speechLivePage = {live};"]
+    pages = {path.stem: path.read_text("utf-8") for path in STATIC.glob("*.html")}
+    scripts = [f"window.speechPages = {json.dumps(pages)};"]
     scripts += [(STATIC / name).read_text("utf-8") for name in _SCRIPTS]
     return "\n".join(f"<script>{script}</script>" for script in scripts)
 
@@ -99,75 +91,3 @@ def wait(blocks: gr.Blocks, recognizer: Recognizer) -> None:
         blocks.close(verbose=False)
     else:
         blocks.block_thread()
-
-
-def live_routes(registry: ModelRegistry, listeners: Listeners) -> list[Route]:
-    """The requests of the Live tab: begin, push a piece of sound, end; and the demo's recording."""
-
-    async def begin(request: Request) -> Any:
-        _check_length(request, _MAX_SETTINGS_BYTES)
-        settings = await request.json()
-
-        def make() -> Listener:
-            keys = ("model", "threshold", "smoothing", "sensitivity")
-            model, *others = (settings.get(key) for key in keys)
-            return Listener(registry.get(model), *others)
-
-        listener = await run_in_threadpool(make)
-        return {"key": listeners.add(listener), **listener.settings()}
-
-    async def push(request: Request) -> Any:
-        _check_length(request, MAX_CHUNK_BYTES)
-        listener = listeners.get(request.path_params["key"])
-        query = request.query_params
-        rate, lost = float(query.get("rate", "0")), float(query.get("lost", "0"))
-        pcm = await request.body()
-        began = time.perf_counter()
-        messages = await run_in_threadpool(listener.push, pcm, rate, lost)
-        return {"messages": messages, "took": time.perf_counter() - began}
-
-    async def end(request: Request) -> Any:
-        listener = listeners.remove(request.path_params["key"])
-        return {"messages": await run_in_threadpool(listener.end)}
-
-    async def demo(_: Request) -> FileResponse:
-        return FileResponse(EXAMPLES / DEMO, media_type="audio/flac")
-
-    # a page of another origin may not send these types without being asked first, and Gradio
-    # refuses such a question
-    return [
-        Route("/live/demo", demo, methods=["GET"]),
-        Route("/live", _answering(begin, "application/json"), methods=["POST"]),
-        Route("/live/{key}", _answering(push, "application/octet-stream"), methods=["POST"]),
-        Route("/live/{key}/end", _answering(end, "application/json"), methods=["POST"]),
-    ]
-
-
-def _check_length(request: Request, limit: int) -> None:
-    # whoever does not say how long the body is might send without end
-    if int(request.headers.get("content-length", limit + 1)) > limit:
-        raise SpeechError(f"expected at most {limit} bytes, got more; send shorter pieces")
-
-
-def _answering(
-    handler: Callable[[Request], Awaitable[Any]], content_type: str
-) -> Callable[[Request], Awaitable[JSONResponse]]:
-    """The handler with whatever it raises as a sentence for the page."""
-
-    async def endpoint(request: Request) -> JSONResponse:
-        try:
-            received = request.headers.get("content-type", "nothing")
-            if received != content_type:
-                raise SpeechError(
-                    f"expected the content type {content_type}, got {received}; send it"
-                )
-            return JSONResponse(await handler(request))
-        except (SpeechError, ValueError, AttributeError) as error:
-            return JSONResponse({"error": str(error)}, 400)
-        except Exception as error:
-            _log.exception("an answer to the Live tab failed")
-            kind = type(error).__name__
-            message = f"expected an answer of the model, got {kind}: {error}; see the server's log"
-            return JSONResponse({"error": message}, 500)
-
-    return endpoint

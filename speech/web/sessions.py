@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -19,6 +18,7 @@ from speech.live.session import HINTS, Event, Item, Session, Status, decoder_for
 from speech.recognizer import Recognizer
 from speech.stream import StreamDecoder
 from speech.web.near_misses import NearMissFinder
+from speech.web.open_pages import OpenPages
 
 # By how many logits each step lowers the thresholds: 0.95 becomes 0.99 or 0.81.
 SENSITIVITIES = {"low": -1.5, "medium": 0.0, "high": 1.5}
@@ -165,7 +165,7 @@ def model_settings(recognizer: Recognizer, config: DecoderConfig | None = None) 
     }
 
 
-class Listeners:
+class Listeners(OpenPages[Listener]):
     """All pages that listen, each under a key that nobody else can guess; safe for threads.
 
     Args:
@@ -176,57 +176,4 @@ class Listeners:
     def __init__(
         self, limit: int = MAX_LISTENERS, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._limit = limit
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._open: dict[str, tuple[Listener, float]] = {}
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def add(self, listener: Listener) -> str:
-        """Keep it; returns its key.
-
-        Raises:
-            SpeechError: As many as may listen do so already.
-        """
-        key = secrets.token_urlsafe(16)
-        with self._lock:
-            now = self._clock()
-            idle = [k for k, (_, at) in self._open.items() if now - at > _IDLE_SECONDS]
-            for old in idle:
-                del self._open[old]
-            if len(self._open) >= self._limit:
-                raise SpeechError(
-                    f"expected at most {self._limit} pages that listen at once, got one more; "
-                    "stop another one, or try again in a minute"
-                )
-            self._open[key] = listener, now
-        return key
-
-    def get(self, key: str) -> Listener:
-        """The listener under this key.
-
-        Raises:
-            SpeechError: There is none, perhaps since it was silent for too long.
-        """
-        with self._lock:
-            if key not in self._open:
-                raise SpeechError(
-                    "expected a page that listens, got one that this server does not know (any "
-                    "more); press Start again"
-                )
-            listener, _ = self._open[key]
-            self._open[key] = listener, self._clock()
-        return listener
-
-    def remove(self, key: str) -> Listener:
-        """Take it out.
-
-        Raises:
-            SpeechError: There is none.
-        """
-        listener = self.get(key)
-        with self._lock:
-            self._open.pop(key, None)
-        return listener
+        super().__init__(limit, _IDLE_SECONDS, "listen", "press Start again", clock)

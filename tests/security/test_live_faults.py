@@ -27,7 +27,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from speech.web.models import ModelRegistry
-from speech.web.server import live_routes
+from speech.web.routes import live_routes
 from speech.web.sessions import MAX_CHUNK_BYTES, Listener, Listeners
 from tests.e2e.tones import RATE, recognizer, said
 from tests.hearing import by_loudness

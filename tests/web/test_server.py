@@ -20,7 +20,8 @@ from speech.environment import private_folder
 from speech.errors import SpeechError
 from speech.web.address import Address, is_loopback
 from speech.web.models import ModelRegistry
-from speech.web.server import live_routes, serve
+from speech.web.routes import live_routes
+from speech.web.server import serve
 from speech.web.sessions import Listeners
 from tests.hearing import LABELS, by_loudness
 from tests.sounds import tone

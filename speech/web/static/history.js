@@ -71,20 +71,9 @@
       play.type = "button";
       play.textContent = "▶";
       play.setAttribute("aria-label", `Replay ${label} at ${moment}`);
-      play.onclick = () => this.replay(detection);
+      play.onclick = () => window.speechPlay(detection.sound, detection.rate);
       row.lastElementChild.append(play);
       for (const button of this.buttons) button.disabled = false;
-    }
-
-    replay({ sound, rate }) {
-      if (!sound.length) return;
-      this.player ??= new AudioContext();
-      const buffer = this.player.createBuffer(1, sound.length, rate);
-      buffer.copyToChannel(sound, 0);
-      const source = this.player.createBufferSource();
-      source.buffer = buffer;
-      source.connect(this.player.destination);
-      source.start();
     }
 
     download() {

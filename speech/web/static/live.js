@@ -10,13 +10,12 @@
   const KEPT = 4; // seconds of answered sound to cut replays from
   const LIT = 1500; // milliseconds that a spoken word stays lit
 
-
   const percent = (probability) => window.speechPercent(probability);
 
   class SpeechLive extends HTMLElement {
     connectedCallback() {
       if (this.button) return this.wake();
-      this.innerHTML = window.speechLivePage; // live.html
+      this.innerHTML = window.speechPages.live; // live.html
       const find = (selector) => this.querySelector(selector);
       this.button = find(".live-button");
       this.word = find(".live-word");
@@ -141,20 +140,14 @@
       return performance.timeOrigin + 1000 * ((this.offset ?? 0) + time);
     }
 
-    async ask(path, options) {
-      const url = window.speechUrl(`live${path}`);
-      const response = await fetch(url, { method: "POST", ...options }).catch(() => {
+    async ask(path, content, options) {
+      try {
+        return await window.speechAsk(`live${path}`, content, options);
+      } catch (error) {
+        if (!error.isGone) throw error;
         this.lookForServer();
         throw new Error("The server stopped; press Start when it is back.");
-      });
-      let answer = {};
-      try {
-        answer = await response.json();
-      } catch {
-        answer.error = `expected an answer, got status ${response.status}; reload the page`;
       }
-      if (answer.error) throw new Error(answer.error);
-      return answer;
     }
 
     // says when the server answers again
@@ -171,22 +164,21 @@
 
     // a listener of the server, with the settings of the drawer
     async enroll() {
-      const wanted = { model: this.about.model };
+      const { model, lesson } = this.about; // a lesson's model was taught in this page
+      const wanted = { model, lesson };
       if (this.changed) {
         wanted.threshold = Number(this.inputs.threshold.value);
         wanted.smoothing = Number(this.inputs.smoothing.value);
       } else {
         wanted.sensitivity = this.querySelector("[name=sensitivity]:checked").value;
       }
-      const headers = { "Content-Type": "application/json" };
-      const answer = await this.ask("", { headers, body: JSON.stringify(wanted) });
+      const answer = await this.ask("", wanted);
       this.thresholds = answer.thresholds;
       return answer.key;
     }
 
     dismiss(key) {
-      const headers = { "Content-Type": "application/json" };
-      return this.ask(`/${key}/end`, { headers, keepalive: true });
+      return this.ask(`/${key}/end`, {}, { keepalive: true });
     }
 
     // with other settings: those of the drawer, or those of the sensitivity
@@ -330,7 +322,7 @@
       const { base } = this;
       const { messages, took } = await this.ask(
         `/${key}?rate=${this.rate}&lost=${lost.toFixed(4)}`,
-        { headers: { "Content-Type": "application/octet-stream" }, body: new Blob(pieces) },
+        new Blob(pieces),
       );
       this.took = took / this.seconds(pieces);
       this.answered += this.seconds(pieces) + lost;

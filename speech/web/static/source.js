@@ -44,6 +44,7 @@
     // Asks for it; the error that it throws is a sentence for the user.
     // processing: whether the browser may work on the sound
     static async open(processing) {
+      await document.querySelector("speech-model")?.source?.stop(); // one at a time
       if (!isSecureContext || !navigator.mediaDevices?.getUserMedia) throw new Error(INSECURE());
       const microphone = new this();
       try {

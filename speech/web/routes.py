@@ -1,0 +1,108 @@
+"""The requests of the Live tab: their routes, and errors as sentences."""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from speech.errors import SpeechError
+from speech.web.models import ModelRegistry
+from speech.web.open_pages import UnknownPageError
+from speech.web.page import DEMO, EXAMPLES
+from speech.web.sessions import MAX_CHUNK_BYTES, Listener, Listeners
+
+_MAX_SETTINGS_BYTES = 4096  # of what a page asks for when it begins
+_JSON, _SOUND = "application/json", "application/octet-stream"
+
+_log = logging.getLogger("speech.web")
+
+Answer: TypeAlias = dict[str, Any] | bytes
+
+
+def live_routes(registry: ModelRegistry, listeners: Listeners) -> list[Route]:
+    """The requests of the Live tab: begin, push a piece of sound, end; and the demo's recording.
+
+    Args:
+        registry: The models to choose from.
+        listeners: Who listens.
+    """
+
+    async def begin(request: Request) -> Answer:
+        _check_length(request, _MAX_SETTINGS_BYTES)
+        settings = await request.json()
+
+        def make() -> Listener:
+            keys = ("model", "threshold", "smoothing", "sensitivity")
+            model, *others = (settings.get(key) for key in keys)
+            return Listener(registry.get(model), *others)
+
+        listener = await run_in_threadpool(make)
+        return {"key": listeners.add(listener), **listener.settings()}
+
+    async def push(request: Request) -> Answer:
+        _check_length(request, MAX_CHUNK_BYTES)
+        listener = listeners.get(request.path_params["key"])
+        query = request.query_params
+        rate, lost = float(query.get("rate", "0")), float(query.get("lost", "0"))
+        pcm = await request.body()
+        began = time.perf_counter()
+        messages = await run_in_threadpool(listener.push, pcm, rate, lost)
+        return {"messages": messages, "took": time.perf_counter() - began}
+
+    async def end(request: Request) -> Answer:
+        listener = listeners.remove(request.path_params["key"])
+        return {"messages": await run_in_threadpool(listener.end)}
+
+    async def demo(_: Request) -> FileResponse:
+        return FileResponse(EXAMPLES / DEMO, media_type="audio/flac")
+
+    return [
+        Route("/live/demo", demo, methods=["GET"]),
+        _route("/live", begin),
+        _route("/live/{key}", push, _SOUND),
+        _route("/live/{key}/end", end),
+    ]
+
+
+def _check_length(request: Request, limit: int) -> None:
+    # whoever does not say how long the body is might send without end
+    if int(request.headers.get("content-length", limit + 1)) > limit:
+        raise SpeechError(f"expected at most {limit} bytes, got more; send shorter pieces")
+
+
+def _route(
+    path: str, handler: Callable[[Request], Awaitable[Answer]], content_type: str = _JSON
+) -> Route:
+    """A POST request; whatever its handler raises becomes a sentence for the page.
+
+    A page of another origin may not send these content types without being asked first, and Gradio
+    refuses such a question.
+    """
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            received = request.headers.get("content-type", "nothing")
+            if received != content_type:
+                raise SpeechError(
+                    f"expected the content type {content_type}, got {received}; send it"
+                )
+            answer = await handler(request)
+        except UnknownPageError as error:
+            return JSONResponse({"error": str(error), "unknown": True}, 400)
+        except (SpeechError, ValueError, AttributeError) as error:
+            return JSONResponse({"error": str(error)}, 400)
+        except Exception as error:
+            _log.exception("an answer to the page failed")
+            kind = type(error).__name__
+            message = f"expected an answer of the model, got {kind}: {error}; see the server's log"
+            return JSONResponse({"error": message}, 500)
+        if isinstance(answer, bytes):
+            return Response(answer, media_type=_SOUND)
+        return JSONResponse(answer)
+
+    return Route(path, endpoint, methods=["POST"])
