@@ -37,7 +37,8 @@ def backpropagate(network: Network, trace: Trace, d_logits: Array) -> Gradients:
     states = _states(trace.lstm_layers[-1])
     kernel, _ = network.classifier
     d_states = _attention(network, trace, states, d_logits @ kernel.T)
-    d_hidden, d_cell = [], []
+    d_hidden: list[tuple[Array, ...]] = []
+    d_cell: list[tuple[Array, ...]] = []
     for index in range(len(network.lstm_layers))[::-1]:
         cells, weights = trace.lstm_layers[index], network.lstm_layers[index]
         parts = np.split(d_states, len(cells), axis=-1)
@@ -70,7 +71,8 @@ def _attention(network: Network, trace: Trace, states: Array, d_pooled: Array) -
     ]
     d_scores = weights * d_weights
     hidden = np.tanh(states @ kernel + bias)
-    return d_states + (d_scores * query[:, 0] * (1 - hidden**2)) @ kernel.T
+    through: Array = (d_scores * query[:, 0] * (1 - hidden**2)) @ kernel.T
+    return d_states + through
 
 
 def _direction(
@@ -101,8 +103,12 @@ def _direction(
             ],
             axis=-1,
         )
-    found = (d_hidden, d_cell, d_z @ kernel.T)
-    return tuple(array[way].swapaxes(0, 1) for array in found)  # type: ignore[return-value]
+    d_input: Array = d_z @ kernel.T
+
+    def in_time(array: Array) -> Array:
+        return array[way].swapaxes(0, 1)
+
+    return in_time(d_hidden), in_time(d_cell), in_time(d_input)
 
 
 def _convolution(kernel: Array, output: Array, n: int, d_output: Array) -> Array:

@@ -52,7 +52,7 @@ _MAGIC = b"LSTM"
 
 
 def pack(explanation: Explanation, bits: Literal[8, 16] = 16) -> bytes:
-    """The explanation in the layout above; a clip of the bundled model takes 180 or 90 kB.
+    """The explanation in the layout above; a clip of the bundled model takes 200 or 100 kB.
 
     Example:
         >>> from speech.inside.explanation import explain, open_model, read_clip

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-
 from speech.files import write_text
 from speech.inside.explanation import Explanation, explain, open_model, read_clip
 

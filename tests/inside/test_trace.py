@@ -1,6 +1,8 @@
 """The trace against Keras, tensor by tensor, and against the exported file."""
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -33,18 +35,24 @@ SHAPES = {
 }
 
 
-class TracingCell(keras.layers.LSTMCell):
+class TracingCell(keras.layers.LSTMCell):  # type: ignore[misc]
     """Keras's own cell, which gives out what its two functions gave while it computed a step."""
 
     def call(self, inputs, states, training=False):
-        functions, gates, tanhs = (self.recurrent_activation, self.activation), [], []
-        self.recurrent_activation = lambda z: gates.append(functions[0](z)) or gates[-1]
-        self.activation = lambda z: tanhs.append(functions[1](z)) or tanhs[-1]
+        functions = [getattr(self, name) for name in ("recurrent_activation", "activation")]
+        given: tuple[list[Any], list[Any]] = ([], [])
+
+        def recorded(number: int, z: Any) -> Any:
+            given[number].append(functions[number](z))
+            return given[number][-1]
+
+        self.recurrent_activation = functools.partial(recorded, 0)
+        self.activation = functools.partial(recorded, 1)
         try:
             hidden, (_, cell) = super().call(inputs, states, training)
         finally:
             self.recurrent_activation, self.activation = functions
-        (i, f, o), (g, _) = gates, tanhs
+        (i, f, o), (g, _) = given
         return keras.ops.concatenate([i, f, g, o, cell, hidden], axis=-1), [hidden, cell]
 
 
