@@ -121,7 +121,7 @@ def trace(network: Network, mfcc: Array, ablation: Ablation = WHOLE) -> Trace:
     states = normalized = (mfcc - network.mean) * network.scale  # (batch, n_frames, n_mfcc)
     convolutions = []
     for kernel, bias in network.convolutions:
-        states = np.maximum(unfolded(states, len(kernel)) @ kernel.reshape(-1, len(bias)) + bias, 0)
+        states = np.maximum(_seen(states, len(kernel)) @ kernel.reshape(-1, len(bias)) + bias, 0)
         convolutions.append(states)  # (batch, n_steps, filters)
     layers = []
     for index, weights in enumerate(network.lstm_layers):
@@ -174,7 +174,9 @@ def step_times(n_frames: int, network: Network, features: FeatureConfig) -> Arra
 
     Frames lie at the middle of their windows; a convolution sees a few steps around its own.
     """
-    times = (np.arange(n_frames) * features.hop_length + features.n_fft / 2) / features.sample_rate
+    times: Array = (
+        np.arange(n_frames) * features.hop_length + features.n_fft / 2
+    ) / features.sample_rate
     for kernel, _ in network.convolutions:
         before, _ = same_padding(len(times), len(kernel))
         middle = len(kernel) // 2 - before
@@ -185,11 +187,11 @@ def step_times(n_frames: int, network: Network, features: FeatureConfig) -> Arra
 
 def softmax(scores: Array) -> Array:
     """Over the last axis."""
-    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    powers: Array = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def unfolded(states: Array, kernel: int) -> Array:
+def _seen(states: Array, kernel: int) -> Array:
     """What each step of a convolution of stride 2 sees: (batch, n, c) -> (batch, m, kernel * c)."""
     padding = same_padding(states.shape[1], kernel)
     padded = np.pad(states, ((0, 0), tuple(padding), (0, 0)))
