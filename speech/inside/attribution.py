@@ -55,9 +55,10 @@ def attribute(model: OpenModel, log_mel: Array, label: str = "") -> Attribution:
 
     Example:
         >>> from speech.inside.explanation import explain, open_model, read_clip
+        >>> from speech.inside.attribution import attribute
         >>> model = open_model()
-        >>> explained = explain(model, read_clip("left.wav", model), unfolded=False)
-        >>> found = attribute(model, explained.log_mel)
+        >>> clip = read_clip("left.wav", model, on_note=lambda note: None)
+        >>> found = attribute(model, explain(model, clip, unfolded=False).log_mel)
         >>> found.label, found.error < 0.01
         ('left', True)
     """

@@ -114,6 +114,7 @@ def open_model(path: str | os.PathLike[str] = DEFAULT_MODEL) -> OpenModel:
             program, quantized, or LiteRT.
 
     Example:
+        >>> from speech.inside.explanation import open_model
         >>> model = open_model()
         >>> model.name, len(model.network.lstm_layers)
         ('commands-8', 2)
@@ -183,8 +184,10 @@ def explain(model: OpenModel, clip: Waveform, *, unfolded: bool = True) -> Expla
         AudioError: A clip of another length.
 
     Example:
+        >>> from speech.inside.explanation import explain, open_model, read_clip
         >>> model = open_model()
-        >>> explained = explain(model, read_clip("left.wav", model))
+        >>> clip = read_clip("left.wav", model, on_note=lambda note: None)
+        >>> explained = explain(model, clip)
         >>> explained.header()["answer"], explained.trace.lstm_layers[0][0].cell.shape
         ('left', (25, 128))
     """

@@ -56,8 +56,10 @@ def pack(explanation: Explanation, bits: Literal[8, 16] = 16) -> bytes:
 
     Example:
         >>> from speech.inside.explanation import explain, open_model, read_clip
+        >>> from speech.inside.packing import pack, unpack
         >>> model = open_model()
-        >>> header, arrays = unpack(pack(explain(model, read_clip("left.wav", model))))
+        >>> clip = read_clip("left.wav", model, on_note=lambda note: None)
+        >>> header, arrays = unpack(pack(explain(model, clip)))
         >>> header["answer"], arrays["layer.1.backward.cell"].shape
         ('left', (25, 128))
     """

@@ -188,7 +188,8 @@ def step_times(n_frames: int, network: Network, features: FeatureConfig) -> Arra
 def softmax(scores: Array) -> Array:
     """Over the last axis."""
     powers: Array = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
+    total: Array = powers.sum(axis=-1, keepdims=True)
+    return powers / total
 
 
 def _seen(states: Array, kernel: int) -> Array:
