@@ -54,8 +54,6 @@ ANYWHERE = {
     "sounddevice": {"live.microphone"},
     "gradio": {"web"},
     "ray": {"cluster"},
-    "wyoming": {"live.wyoming"},
-    "zeroconf": {"live.wyoming"},
     "threadpoolctl": {"environment"},
     "typer": {"cli"},
     "rich": {"cli"},

@@ -35,7 +35,6 @@ _PACKAGES = {
     "ai-edge-litert": "export",
     "gradio": "app",
     "sounddevice": "mic",
-    "wyoming": "wyoming",
 }
 
 

@@ -300,7 +300,21 @@ Formats = Annotated[
     list[str] | None,
     typer.Option(
         "--to", show_default="onnx",
-        help="Format: onnx, onnx-int8, tflite, tflite-float16 or tflite-int8; may be repeated.",
+        help="Format: onnx, onnx-int8, tflite, tflite-float16, tflite-int8, or web for a page; may "
+        "be repeated.",
+    ),
+]  # fmt: skip
+ExportOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", show_default="the model's folder; for web MODEL-web here",
+        help="Folder for the results.",
+    ),
+]  # fmt: skip
+Runtime = Annotated[
+    Path | None,
+    typer.Option(
+        show_default="downloaded once", help="For web: the npm package onnxruntime-web, as a file.",
     ),
 ]  # fmt: skip
 Rounds = Annotated[int, typer.Option(min=1, help="Benchmark rounds: values per metric.")]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from speech.training.sources import Source
 
 app = typer.Typer()
+_WEB = "web"  # a folder, beside the files of FORMATS
 Report = Callable[[Mapping[str, Any]], None]
 
 
@@ -244,6 +245,7 @@ def evaluate(
     epilog=examples(
         "speech export saved_models/mine",
         "speech export saved_models/mine --to tflite-int8 --data my_words",
+        "speech export saved_models/mine --to web",
     )
 )
 @grouped
@@ -251,20 +253,38 @@ def export(
     decoding: DecodingOptions,
     model: options.Model = DEFAULT_MODEL,
     to: options.Formats = None,
-    out: options.Out = None,
+    out: options.ExportOut = None,
     data: options.RealClips = None,
+    runtime: options.Runtime = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Make one self-contained file of a model, which runs without TensorFlow and librosa."""
+    """Make one self-contained file of a model, or a page that listens without a server."""
+    from speech.formats.export import FORMATS
+
+    known = [*FORMATS, _WEB]
+    kinds = to or ["onnx"]
+    for kind in kinds:
+        if kind not in known:
+            raise typer.BadParameter(f"expected {', '.join(known)}, got {kind!r}")
+    if files := [kind for kind in kinds if kind != _WEB]:
+        _export_files(decoding, model, files, out, data, as_json)
+    if _WEB in kinds:
+        _export_page(model, out, runtime, as_json)
+
+
+def _export_files(
+    decoding: DecodingOptions,
+    model: Path,
+    kinds: list[str],
+    out: Path | None,
+    data: Path | None,
+    as_json: bool,
+) -> None:
     from speech.files import sweep_parts
     from speech.formats import export as exporting
     from speech.formats.folder import ModelFolder
     from speech.recognizer import load
 
-    kinds = to or ["onnx"]
-    for kind in kinds:
-        if kind not in exporting.FORMATS:
-            raise typer.BadParameter(f"expected {', '.join(exporting.FORMATS)}, got {kind!r}")
     folder = out or ModelFolder.around(model).path
     sweep_parts(folder, [form.file for form in exporting.FORMATS.values()])
     clips = None
@@ -285,6 +305,20 @@ def export(
         console().print(rows)
     if clips is None:
         warn("no --data given, so speech was not among what was compared")
+
+
+def _export_page(model: Path, out: Path | None, runtime: Path | None, as_json: bool) -> None:
+    from speech.web.export import export_page
+
+    with progress("Downloading", in_bytes=True) as on_progress:
+        page = export_page(model, out, runtime, on_progress)
+    if as_json:
+        typer.echo(json.dumps(page._asdict() | {"path": str(page.path)}))
+        return
+    folder = shlex.quote(str(page.path))
+    typer.echo(f"{page.path}: {page.files} files, {page.size / 1e6:.1f} MB, for any static server")
+    typer.echo(f"Try it: python -m http.server -b 127.0.0.1 -d {folder}")
+    typer.echo("and open http://127.0.0.1:8000 (Ctrl-C ends it)")
 
 
 # --- what the commands share --------------------------------------------------------------------

@@ -14,11 +14,11 @@ from speech.live.microphone import Block
 from speech.recognizer import Recognizer
 from speech.stream import StreamDecoder, chosen_for
 
-_TICK_SECONDS = 0.1
-_METER_TICKS = 50  # 5 s: longer than the pause between two commands
-_CLIPPED = 0.999
-_CLIPPED_SAMPLES = 3  # fewer may be a click
-_QUIET = 0.01  # -40 dB; a word spoken at a desk peaks at -25 dB or more
+TICK_SECONDS = 0.1
+METER_TICKS = 50  # 5 s: longer than the pause between two commands
+CLIPPED = 0.999
+CLIPPED_SAMPLES = 3  # fewer may be a click
+QUIET = 0.01  # -40 dB; a word spoken at a desk peaks at -25 dB or more
 
 HINTS = {
     "clipping": "clipping: turn the input down",
@@ -113,7 +113,7 @@ class _Meter:
         self.peak = 0.0
         self._clipped = 0
         self._seconds = 0.0
-        self._ticks: collections.deque[tuple[float, int]] = collections.deque(maxlen=_METER_TICKS)
+        self._ticks: collections.deque[tuple[float, int]] = collections.deque(maxlen=METER_TICKS)
 
     def push(self, samples: npt.NDArray[Any], sample_rate: int) -> bool:
         """Whether these samples complete a tick; ``peak`` is then that of it."""
@@ -123,11 +123,11 @@ class _Meter:
         full_scale = np.iinfo(samples.dtype).max + 1.0 if is_integer else 1.0
         highest, lowest = samples.max(initial=0), samples.min(initial=0)
         self.peak = max(self.peak, float(highest) / full_scale, -float(lowest) / full_scale)
-        if self.peak >= _CLIPPED:
-            level = _CLIPPED * full_scale
+        if self.peak >= CLIPPED:
+            level = CLIPPED * full_scale
             self._clipped += int(np.count_nonzero((samples >= level) | (samples <= -level)))
         self._seconds += len(samples) / sample_rate
-        if self._seconds < _TICK_SECONDS - 1e-6:
+        if self._seconds < TICK_SECONDS - 1e-6:
             return False
         self._ticks.append((self.peak, self._clipped))
         self._seconds = 0.0
@@ -135,10 +135,10 @@ class _Meter:
 
     def hint(self) -> str:
         """A key of ``HINTS``, or ""."""
-        if sum(clipped for _, clipped in self._ticks) >= _CLIPPED_SAMPLES:
+        if sum(clipped for _, clipped in self._ticks) >= CLIPPED_SAMPLES:
             return "clipping"
         loudest = max((peak for peak, _ in self._ticks), default=1.0)
-        if len(self._ticks) < _METER_TICKS or loudest >= _QUIET:
+        if len(self._ticks) < METER_TICKS or loudest >= QUIET:
             return ""
         return "quiet" if loudest else "muted"
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 from speech.detection import DecoderConfig
 from speech.labels import commands
 
-_BEGINS = 0.6  # of the threshold: below it nobody would call it almost
-_ENDS = 0.5  # of the threshold
+BEGINS = 0.6  # of the threshold: below it nobody would call it almost
+ENDS = 0.5  # of the threshold
 
 
 class NearMiss(NamedTuple):
@@ -61,14 +61,14 @@ class NearMissFinder:
         """
         shares = {index: probabilities[index] / t for index, t in self._thresholds.items()}
         if self._is_settled:
-            self._is_settled = max(shares.values()) >= _ENDS
+            self._is_settled = max(shares.values()) >= ENDS
             return None
         ended = None
-        if self._open and shares[self._labels.index(self._open.label)] < _ENDS:
+        if self._open and shares[self._labels.index(self._open.label)] < ENDS:
             ended, self._open = self._open, None
         best = max(shares, key=lambda index: probabilities[index])
         is_higher = self._open is None or probabilities[best] > self._open.probability
-        if shares[best] >= _BEGINS and is_higher:
+        if shares[best] >= BEGINS and is_higher:
             label, threshold = self._labels[best], self._thresholds[best]
             self._open = NearMiss(label, probabilities[best], threshold, time)
         return ended

@@ -74,7 +74,11 @@ def serve(registry: ModelRegistry, address: Address) -> gr.Blocks:
 
 def _scripts() -> str:
     pages = {path.stem: path.read_text("utf-8") for path in STATIC.glob("*.html")}
-    scripts = [f"window.speechPages = {json.dumps(pages)};"]
+    worklet = json.dumps((STATIC / "worklet.js").read_text("utf-8"))
+    scripts = [
+        f"window.speechPages = {json.dumps(pages)};",
+        f"window.speechWorklet = `data:text/javascript,${{encodeURIComponent({worklet})}}`;",
+    ]
     scripts += [(STATIC / name).read_text("utf-8") for name in _SCRIPTS]
     return "\n".join(f"<script>{script}</script>" for script in scripts)
 

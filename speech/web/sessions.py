@@ -22,6 +22,7 @@ from speech.web.open_pages import OpenPages
 
 # By how many logits each step lowers the thresholds: 0.95 becomes 0.99 or 0.81.
 SENSITIVITIES = {"low": -1.5, "medium": 0.0, "high": 1.5}
+DEMO_WORDS = ("yes", "left", "stop", "up", "right", "go", "no")  # of the demo's recording
 MAX_LISTENERS = 16
 MAX_CHUNK_SECONDS = 2.0  # a page sends a tenth of a second
 MAX_CHUNK_BYTES = round(MAX_CHUNK_SECONDS * MAX_RATE) * 2
@@ -162,6 +163,7 @@ def model_settings(recognizer: Recognizer, config: DecoderConfig | None = None) 
         "smoothing": config.smoothing_seconds,
         "step": config.step_seconds,
         "clip": recognizer.features.clip_seconds,
+        "demo": set(DEMO_WORDS) <= set(names),
     }
 
 

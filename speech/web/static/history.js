@@ -1,8 +1,9 @@
 // The list below the Live tab, <speech-history>: detections and near misses, run by run.
 (() => {
+  const SERVER = "The sound goes to this server only, which keeps none of it.";
   const MOST = 100; // detections that are kept, with their sound
 
-  const PAGE = `
+  const page = () => `
     <div class="live-head">
       <h2>Detections</h2>
       <button type="button" name="csv" disabled>Download CSV</button>
@@ -12,13 +13,12 @@
       <thead><tr><th>Time of day</th><th>Word</th><th>Probability</th><th>Replay</th></tr></thead>
       <tbody></tbody>
     </table></div>
-    <p class="live-private">The sound goes to this server only, which keeps none of it. The replays
-      are in the memory of this page, the last ${MOST} of them, and are gone when you close it.</p>`;
+    <p class="live-private">${window.speechPrivacy ?? SERVER} The replays are in the memory of this page, the last ${MOST} of them, and are gone when you close it.</p>`;
 
   class SpeechHistory extends HTMLElement {
     connectedCallback() {
       if (this.rows) return;
-      this.innerHTML = PAGE;
+      this.innerHTML = page();
       this.table = this.querySelector(".live-table");
       this.rows = this.querySelector("tbody");
       this.buttons = [...this.querySelectorAll("button")];

@@ -8,6 +8,7 @@
   // all that waits is dropped
   const SLICE = 0.025; // seconds of one bar of the waveform
   const KEPT = 4; // seconds of answered sound to cut replays from
+  const FRAME = 1000 / 30; // milliseconds from picture to picture; more of them would only cost power
   const LIT = 1500; // milliseconds that a spoken word stays lit
 
   const percent = (probability) => window.speechPercent(probability);
@@ -79,6 +80,7 @@
       this.about = model;
       this.labels = model.labels;
       this.thresholds = model.thresholds;
+      this.querySelector(".live-demo").hidden = !model.demo;
       this.inputs.threshold.value = model.threshold;
       Object.assign(this.inputs.smoothing, { min: model.step, max: 10 * model.step });
       this.inputs.smoothing.step = model.step;
@@ -93,7 +95,8 @@
         }),
       );
       if (!this.running) {
-        this.say("Press “Start listening” and say a word. Without a microphone, play the demo.");
+        const demo = model.demo ? " Without a microphone, play the demo." : "";
+        this.say(`Press “Start listening” and say a word.${demo}`);
       }
       this.canvas.style.height = `${window.speechRolling.height(this.labels)}px`;
       this.draw();
@@ -455,7 +458,11 @@
 
     animate() {
       if (!this.running || this.calm) return;
-      this.draw();
+      const now = performance.now();
+      if (now - (this.drawn ?? 0) > 0.9 * FRAME) {
+        this.drawn = now;
+        this.draw();
+      }
       requestAnimationFrame(() => this.animate());
     }
 

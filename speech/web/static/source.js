@@ -1,28 +1,6 @@
 // Where live sound comes from: window.SpeechMicrophone, and what to say where there is none; and
 // window.SpeechDemo, a recording that is played and listened to. Both have rate, name, record, close.
 (() => {
-  const recorder = (chunk) => `registerProcessor("speech-recorder",
-    class extends AudioWorkletProcessor {
-      constructor() {
-        super();
-        this.piece = new Int16Array(Math.round(${chunk} * sampleRate));
-        this.filled = 0;
-      }
-      process([channels]) {
-        for (let i = 0; channels.length && i < channels[0].length; i++) {
-          let sum = 0;
-          for (const channel of channels) sum += channel[i];
-          const sample = Math.round((sum / channels.length) * 32768);
-          this.piece[this.filled++] = Math.max(-32768, Math.min(32767, sample));
-          if (this.filled === this.piece.length) {
-            this.port.postMessage(this.piece.slice());
-            this.filled = 0;
-          }
-        }
-        return true;
-      }
-    });`;
-
   const SENTENCES = {
     NotAllowedError:
       "The browser was not allowed to use the microphone: allow it for this page (the symbol " +
@@ -36,8 +14,11 @@
   };
   const INSECURE = () =>
     `The browser gives the microphone to safe addresses only, and ${location.host} is not one: ` +
-    "open the page on the machine that serves it (http://127.0.0.1), or start it with " +
-    "--ssl-certfile and --ssl-keyfile and open it by https. The demo needs no microphone.";
+    "open the page on the machine that serves it (http://127.0.0.1), or serve it by https (speech " +
+    "app takes --ssl-certfile and --ssl-keyfile). The demo needs no microphone.";
+  const TOO_OLD =
+    "This browser has no AudioWorklet, which takes the sound of the microphone: use Chrome or Edge " +
+    "66, Firefox 76, Safari 14.1, or a newer one.";
   const GONE = "The microphone is gone: connect it, then press Start again.";
 
   window.SpeechMicrophone = class {
@@ -46,6 +27,7 @@
     static async open(processing) {
       await document.querySelector("speech-model")?.source?.stop(); // one at a time
       if (!isSecureContext || !navigator.mediaDevices?.getUserMedia) throw new Error(INSECURE());
+      if (!window.AudioWorkletNode) throw new Error(TOO_OLD);
       const microphone = new this();
       try {
         microphone.stream = await navigator.mediaDevices.getUserMedia({
@@ -72,10 +54,10 @@
     async record(chunk, take, lost) {
       const { context, stream, track } = this;
       track.onended = () => lost(GONE);
-      const module = URL.createObjectURL(new Blob([recorder(chunk)], { type: "text/javascript" }));
-      await context.audioWorklet.addModule(module);
-      URL.revokeObjectURL(module);
-      const node = new AudioWorkletNode(context, "speech-recorder", { numberOfOutputs: 0 });
+      await context.audioWorklet.addModule(window.speechWorklet);
+      const processorOptions = { chunk };
+      const options = { numberOfOutputs: 0, processorOptions };
+      const node = new AudioWorkletNode(context, "speech-recorder", options);
       node.port.onmessage = ({ data }) => this.stream && take(data);
       context.createMediaStreamSource(stream).connect(node);
       await context.resume();
