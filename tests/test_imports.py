@@ -54,6 +54,8 @@ ANYWHERE = {
     "sounddevice": {"live.microphone"},
     "gradio": {"web"},
     "ray": {"cluster"},
+    "wyoming": {"live.wyoming"},
+    "zeroconf": {"live.wyoming"},
     "threadpoolctl": {"environment"},
     "typer": {"cli"},
     "rich": {"cli"},

@@ -35,6 +35,7 @@ _PACKAGES = {
     "ai-edge-litert": "export",
     "gradio": "app",
     "sounddevice": "mic",
+    "wyoming": "wyoming",
 }
 
 

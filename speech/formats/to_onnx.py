@@ -8,7 +8,7 @@ import numpy as np
 
 from speech.features import FeatureConfig
 from speech.formats.metadata import WINDOW_HOPS
-from speech.formats.weights import Array, FrontEnd, Network
+from speech.formats.weights import Array, FrontEnd, Network, same_padding
 
 _OPSET, _IR_VERSION = 17, 8  # what every ONNX Runtime since 1.13 understands
 
@@ -164,7 +164,7 @@ def _network(add: _Nodes, network: Network, mfcc: str, n_frames: int) -> None:
     states = add("Mul", add("Sub", mfcc, mean), scale)
     states = add("Transpose", states, perm=[0, 2, 1])
     for i, convolution in enumerate(network.convolutions):
-        padding = _same_padding(n_frames, len(convolution[0]))
+        padding = same_padding(n_frames, len(convolution[0]))
         weights = [
             add.constant(convolution[0].transpose(2, 1, 0), f"convolutions.{i}.kernel"),
             add.constant(convolution[1], f"convolutions.{i}.bias"),
@@ -216,9 +216,3 @@ def _lstm(add: _Nodes, states: str, network: Network, i: int) -> str:
     )
     order = [2, 0, 1, 3] if i == len(network.lstm_layers) - 1 else [0, 2, 1, 3]
     return add("Reshape", add("Transpose", output, perm=order), [0, 0, len(directions) * units])
-
-
-def _same_padding(n: int, kernel: int) -> list[int]:
-    """Zeros before and after n frames for TensorFlow's "same" at a stride of two."""
-    total = max(0, 2 * (-(-n // 2) - 1) + kernel - n)
-    return [total // 2, total - total // 2]

@@ -136,6 +136,12 @@ class Network:
         )
 
 
+def same_padding(n: int, kernel: int) -> list[int]:
+    """Zeros before and after n frames for TensorFlow's "same" at a stride of two."""
+    total = max(0, 2 * (-(-n // 2) - 1) + kernel - n)
+    return [total // 2, total - total // 2]
+
+
 def _inner_length(n_fft: int, hop: int) -> int:
     """The length of the inner DFT: it divides window and hop, and makes the least work."""
 

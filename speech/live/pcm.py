@@ -164,18 +164,25 @@ def _wav_samples(source: _Stream, form: _WavFormat, size: int | None) -> Iterato
         whole = len(data) // frame * frame
         rest = data[whole:]
         if whole:
-            samples = _decoded(data[:whole], form).reshape(-1, form.channels)
+            samples = pcm_samples(data[:whole], form.bits, form.tag).reshape(-1, form.channels)
             yield Block(samples, form.rate)
 
 
-def _decoded(data: bytes, form: _WavFormat) -> npt.NDArray[Any]:
-    if form.bits == 8:
+def pcm_samples(data: bytes, bits: int, tag: int = _PCM) -> npt.NDArray[Any]:
+    """Little-endian samples as WAV has them, as an array (n,) of a type that ``to_mono`` takes.
+
+    Args:
+        data: A whole number of samples.
+        bits: Of each: 8 (unsigned), 16, 24 or 32; of floats 32 or 64.
+        tag: Of the WAV format: 1 for integers, 3 for floats.
+    """
+    if bits == 8:
         return ((np.frombuffer(data, np.uint8).astype(np.int16) - 128) * 256).astype(np.int16)
-    if form.bits == 24:
+    if bits == 24:
         wide = np.zeros((len(data) // 3, 4), np.uint8)
         wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
         return wide.view("<i4")[:, 0].astype(np.int32)
-    dtype = np.dtype(_DTYPES[form.tag, form.bits])
+    dtype = np.dtype(_DTYPES[tag, bits])
     return np.frombuffer(data, dtype).astype(dtype.newbyteorder("="))
 
 

@@ -89,7 +89,10 @@ class Address:
         if is_loopback(self.host):
             return []
         protocol = "https" if self.certificate else "http"
-        hosts = _own_numbers() if self.host in ("0.0.0.0", "::", "[::]") else [self.host]  # noqa: S104
+        hosts = [self.host]
+        if self.host in ("0.0.0.0", "::", "[::]"):  # noqa: S104
+            numbers = [f"[{number}]" if ":" in number else number for number in own_numbers()]
+            hosts = numbers or [socket.gethostname()]
         return [f"{protocol}://{host}:{self.port}/" for host in hosts]
 
 
@@ -101,8 +104,8 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _own_numbers() -> list[str]:
-    """The numbers of this machine on its networks; its name where it has none."""
+def own_numbers() -> list[str]:
+    """The numbers of this machine on its networks, IPv4 first; none where it has no network."""
     numbers = []
     for family, elsewhere in _ELSEWHERE:
         try:
@@ -112,8 +115,8 @@ def _own_numbers() -> list[str]:
         except OSError:
             continue
         if not is_loopback(number):
-            numbers.append(f"[{number}]" if family == socket.AF_INET6 else number)
-    return numbers or [socket.gethostname()]
+            numbers.append(number)
+    return numbers
 
 
 def _reason(error: Exception) -> str:
