@@ -213,6 +213,28 @@ Png = Annotated[
     ),
 ]
 
+# --- what a look inside writes --------------------------------------------------------------------
+
+ExplainedSource = Annotated[
+    Path, typer.Argument(metavar="FILE", help="An audio file of one word, of at most 60 s.")
+]
+ExplainedLabel = Annotated[
+    str,
+    typer.Option(
+        "--label", help="The class of which to show what speaks for it.", show_default="the answer"
+    ),
+]
+ExplainedPng = Annotated[
+    Path | None, typer.Option("--png", help="Write a picture.", show_default=False)
+]
+ExplainedHtml = Annotated[
+    Path | None,
+    typer.Option(
+        "--html", show_default=False,
+        help="Write a page that can be mailed: it is opened without a server.",
+    ),
+]  # fmt: skip
+
 # --- corpora, training and evaluation -----------------------------------------------------------
 
 Dataset = Annotated[

@@ -17,6 +17,8 @@ Fields of the header:
     step_times     the same for the steps of attention, layers and probabilities
     frequencies    [lowest, highest] in Hz, between which the mel bands lie, low ones first
     layers         for each LSTM layer its "directions" ("forward", "backward") and "units"
+    attribution    the "label" of which it is, its log-odds "score", and that of silence,
+                   "silence_score"; left out where the array of that name is
     arrays         by name: "shape", "offset" from the end of the header, "type", and of quantized
                    ones "low" and "high"
 
@@ -36,6 +38,8 @@ An array of the type uint16 without them is what it is. The arrays, in their ord
     layer.I.DIRECTION.order      (units,), the units by when they are active, early ones first
     probabilities                (n_steps, n_classes), had the clip fallen silent after the step;
                                  left out where it was not computed (live)
+    attribution                  (n_frames, n_mels), what each cell of mel adds to the log-odds of
+                                 a class, in nats; left out where it was not computed
 """
 
 import json
@@ -45,14 +49,54 @@ from typing import Any, Literal
 import numpy as np
 
 from speech.formats.weights import Array
+from speech.inside.attribution import Attribution
 from speech.inside.explanation import Explanation
 
 FORMAT = 1
 _MAGIC = b"LSTM"
 
 
-def pack(explanation: Explanation, bits: Literal[8, 16] = 16) -> bytes:
+def contents(
+    explanation: Explanation, attribution: Attribution | None = None
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """The header, but for "format" and "arrays", and the arrays by name, as they are."""
+    header, arrays = explanation.header(), explanation.arrays()
+    if attribution is not None:
+        arrays["attribution"] = attribution.values
+        header["attribution"] = {
+            name: getattr(attribution, name) for name in ("label", "score", "silence_score")
+        }
+    return header, arrays
+
+
+def to_dict(explanation: Explanation, attribution: Attribution | None = None) -> dict[str, Any]:
+    """The same as one JSON-able object: the header's fields, and "arrays" as nested lists.
+
+    Example:
+        >>> from speech.inside.explanation import explain, open_model, read_clip
+        >>> from speech.inside.packing import to_dict
+        >>> model = open_model()
+        >>> clip = read_clip("left.wav", model, on_note=lambda note: None)
+        >>> found = to_dict(explain(model, clip))
+        >>> found["answer"], len(found["arrays"]["attention"])
+        ('left', 25)
+    """
+    header, arrays = contents(explanation, attribution)
+    lists = {name: np.round(array.astype(float), 6).tolist() for name, array in arrays.items()}
+    return {"format": FORMAT, **header, "arrays": lists}
+
+
+def pack(
+    explanation: Explanation,
+    bits: Literal[8, 16] = 16,
+    attribution: Attribution | None = None,
+) -> bytes:
     """The explanation in the layout above; a clip of the bundled model takes 200 or 100 kB.
+
+    Args:
+        explanation: As ``explain`` gives it.
+        bits: Of each number.
+        attribution: As ``attribute`` gives it for the same clip.
 
     Example:
         >>> from speech.inside.explanation import explain, open_model, read_clip
@@ -66,12 +110,13 @@ def pack(explanation: Explanation, bits: Literal[8, 16] = 16) -> bytes:
     entries: dict[str, Any] = {}
     parts: list[bytes] = []
     offset = 0
-    for name, array in explanation.arrays().items():
+    header, arrays = contents(explanation, attribution)
+    for name, array in arrays.items():
         entry, content = _quantized(array, bits)
         entries[name] = entry | {"shape": array.shape, "offset": offset}
         parts.append(content + bytes(-len(content) % 4))
         offset += len(parts[-1])
-    text = json.dumps({"format": FORMAT, **explanation.header(), "arrays": entries}).encode()
+    text = json.dumps({"format": FORMAT, **header, "arrays": entries}).encode()
     text += b" " * (-len(text) % 4)
     return b"".join((_MAGIC, struct.pack("<I", len(text)), text, *parts))
 

@@ -1,10 +1,12 @@
 """What each part of the LSTM is worth: the answers while it is switched off."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from speech.formats.weights import Array, Network
+from speech.inside.explanation import Explanation
 from speech.inside.trace import WHOLE, Ablation, softmax, trace
 from speech.progress import OnProgress, no_progress
 
@@ -31,6 +33,33 @@ def parts_of(network: Network) -> dict[str, Ablation]:
         for name, ablation in PARTS.items()
         if (both or ablation.direction is None) and (network.attention or ablation.attention)
     }
+
+
+class Effect(NamedTuple):
+    """What the model answers for a clip while a part is switched off."""
+
+    part: str
+    label: str
+    probability: float
+
+
+def effects(explanation: Explanation) -> list[Effect]:
+    """The answers for a clip, without one part after the other.
+
+    Example:
+        >>> from speech.inside.explanation import explain, open_model, read_clip
+        >>> from speech.inside.parts import effects
+        >>> model = open_model()
+        >>> clip = read_clip("left.wav", model, on_note=lambda note: None)
+        >>> effects(explain(model, clip, unfolded=False))[0][:2]
+        ('the whole network', 'left')
+    """
+    model, found = explanation.model, []
+    for name, ablation in parts_of(model.network).items():
+        (row,) = answers_without(model.network, explanation.mfcc[np.newaxis], ablation)
+        best = int(row.argmax())
+        found.append(Effect(name, model.config.labels[best], float(row[best])))
+    return found
 
 
 def answers_without(
