@@ -67,7 +67,7 @@ constraints: $(VENV)/.created ## Resolve constraints.txt anew from pyproject.tom
 	$(BIN)/python -m venv "$$tmp" && "$$tmp/bin/python" -m pip --disable-pip-version-check -q install 'uv>=0.5,<1' && \
 	"$$tmp/bin/python" -m uv pip compile --quiet --upgrade --universal --python-version 3.11 \
 		--fork-strategy fewest --no-annotate --custom-compile-command 'make constraints' \
-		--extra train --extra export --extra app --extra mic --extra wyoming --extra docs --extra dev --output-file constraints.txt pyproject.toml && \
+		--extra train --extra export --extra app --extra mic --extra wyoming --extra cluster --extra docs --extra dev --output-file constraints.txt pyproject.toml && \
 	echo 'constraints.txt is resolved anew.'
 
 clean: ## Delete the environment, builds and caches (keeps data, runs and models)
@@ -101,7 +101,7 @@ $(VENV)/.installed-app: $(VENV)/.created pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.created pyproject.toml constraints.txt
 	@echo 'Installing into $(VENV) (about 2 GB the first time, a minute or two)'
-	$(PIP) install --quiet -c constraints.txt -e '.[train,export,app,mic,wyoming,docs,dev]'
+	$(PIP) install --quiet -c constraints.txt -e '.[train,export,app,mic,wyoming,cluster,docs,dev]'
 	@touch $(VENV)/.installed-app $@
 
 # Never fails: a test that lacks its program is skipped, and what is lacking is said here.

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -120,6 +120,26 @@ class Detection:
     start: float
 
 
+class DecoderState(NamedTuple):
+    """All that a ``PosteriorDecoder`` remembers of the windows so far.
+
+    Attributes:
+        recent: float64 (n, n_classes), the rows that the moving mean still spans.
+        windows: Their number so far.
+        held: Detected commands that have not ended, each with the window since which it is.
+        candidate: Column of the candidate, -1 for none.
+        candidate_since: The window since which it is the candidate.
+        last_detection: The window of the last detection.
+    """
+
+    recent: Posteriors
+    windows: int
+    held: Mapping[int, int]
+    candidate: int
+    candidate_since: int
+    last_detection: int
+
+
 class PosteriorDecoder:
     """The rule of ``StreamDecoder`` by itself: probabilities of window after window to detections.
 
@@ -159,6 +179,55 @@ class PosteriorDecoder:
         self._candidate = -1
         self._candidate_since = 0
         self._last_detection = -self._refractory
+
+    @property
+    def state(self) -> DecoderState:
+        """What it remembers; a decoder whose state is set to it goes on from there."""
+        return DecoderState(
+            self._recent,
+            self._windows,
+            dict(self._held),
+            self._candidate,
+            self._candidate_since,
+            self._last_detection,
+        )
+
+    @state.setter
+    def state(self, state: DecoderState) -> None:
+        self._recent, self._windows, held, *counts = state
+        self._held = dict(held)
+        self._candidate, self._candidate_since, self._last_detection = counts
+
+    def begin_at_calm(self, posteriors: Posteriors, first: int) -> int:
+        """Go to the first place in a stretch where what came before has no influence any more.
+
+        That is behind so many windows without any candidate that a detected command is held no
+        longer and the refractory time is over: whatever was said before the stretch, the state is
+        then the same. So a recording can be decoded in parts, with exactly its detections.
+
+        Args:
+            posteriors: float64 (n, n_classes), windows of a stream.
+            first: The number of the first of them in the stream, from 0 on.
+
+        Returns:
+            How many rows lie before that place; the state is that of the place. It is n, and the
+            state means nothing, if there is none.
+        """
+        n_recent = len(self._recent)
+        if len(posteriors) < n_recent:
+            return len(posteriors)
+        reached = (moving_mean(posteriors, n_recent) >= self._thresholds).any(axis=1)
+        enough = max(self._clip_steps, self._refractory)
+        in_a_row = 0
+        for place, any_reached in enumerate(np.asarray(reached), n_recent):
+            in_a_row = 0 if any_reached else in_a_row + 1
+            if in_a_row == enough:
+                self.reset()
+                self._recent = posteriors[place - n_recent : place].copy()
+                self._windows = first + place
+                self._last_detection = self._windows - self._refractory
+                return place
+        return len(posteriors)
 
     @property
     def smoothed(self) -> npt.NDArray[np.float64]:

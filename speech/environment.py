@@ -98,6 +98,16 @@ def quiet_gradio() -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 
+def quiet_ray() -> None:
+    """Keep Ray from reporting that it is used, and from bars and banners of its own.
+
+    Call it before Ray is imported; the processes that Ray starts inherit it.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns that it will
+
+
 def prepare_server(*, public: bool) -> None:
     """Set up what Gradio and matplotlib need to serve a page.
 

@@ -99,13 +99,18 @@ class SlidingWindowClassifier:
         self._audio = np.zeros(self._clip + (batch_size - 1) * self._step, np.float32)
         self.reset()
 
-    def reset(self) -> None:
-        """Forget all sound so far; the next chunk is the beginning of a new stream."""
+    def reset(self, before: Waveform | None = None) -> None:
+        """Forget all sound so far; the next chunk is the beginning of a new stream.
+
+        Args:
+            before: float32 (n_samples - step,) at the model's rate, the sound that comes before
+                that chunk; by default digital silence.
+        """
         self._source_rate = self._rate
         self._downmix = Downmix("the stream")
         self._resampler: Any = None
-        self._audio[:] = 0.0
         self._filled = self._clip - self._step
+        self._audio[: self._filled] = 0.0 if before is None else before
         self._seen = 0  # samples at the model's rate
         self.ended = False
         self.level = 0.0

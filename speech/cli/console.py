@@ -62,7 +62,7 @@ def warn(message: str) -> None:
 
 @contextlib.contextmanager
 def progress(what: str, *, in_bytes: bool = False) -> Iterator[Any]:
-    """A bar on a terminal, nothing elsewhere; yields a function of (done, total)."""
+    """A bar on a terminal, nothing elsewhere; yields a function of (done, total[, text])."""
     from rich import progress as bars
 
     count = (bars.DownloadColumn(), bars.TransferSpeedColumn()) if in_bytes else ()
@@ -71,4 +71,8 @@ def progress(what: str, *, in_bytes: bool = False) -> Iterator[Any]:
     screen = console(stderr=True)
     with bars.Progress(*columns, console=screen, disable=not screen.is_terminal) as bar:
         task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+        def update(done: int, total: int, text: str | None = None) -> None:
+            bar.update(task, completed=done, total=total or None, description=text)
+
+        yield update

@@ -137,20 +137,39 @@ class TimelineFiles:
             plots.save(figure, target)
 
 
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """Where a scan that is too much for one machine is done, and where its tables go."""
+
+    ray: options.Ray = ""
+    out: options.Tables = ""
+
+
 @app.command(
     epilog=examples(
-        "speech scan meeting.flac", "speech scan recordings/ --csv commands.csv --png pictures"
+        "speech scan meeting.flac",
+        "speech scan recordings/ --csv commands.csv --png pictures",
+        "speech scan s3://archive/2026 --ray auto --out s3://archive/commands",
     )
 )
 @grouped
 def scan(
-    sources: options.AudioSources,
+    sources: options.Archives,
     files: TimelineFiles,
+    archive: Archive,
     model: options.ModelOption = DEFAULT_MODEL,
     threshold: options.Threshold = None,
     as_json: options.JsonLines = False,
 ) -> None:
     """Find commands and their times in long recordings."""
+    if archive.ray or archive.out:
+        if as_json or any(dataclasses.astuple(files)) or not (archive.ray and archive.out):
+            raise typer.BadParameter(
+                "expected --ray together with --out and without --json, --csv, --audacity and "
+                "--png, got another choice; the tables hold it all"
+            )
+        _scan_archive(sources, archive, model, threshold)
+        return
     from speech.data.folders import find_audio
     from speech.labels import commands
     from speech.live import scan as scanning
@@ -159,7 +178,7 @@ def scan(
 
     recognizer = load(model)
     config = decoder_for(recognizer, threshold).config
-    paths = find_audio(sources)
+    paths = find_audio([Path(source) for source in sources])
     rows = table("File", "Time", "Label", "Probability")
     timelines = []
     failed = False
@@ -182,6 +201,31 @@ def scan(
         console().print(rows)
     files.write(timelines, list(commands(recognizer.labels)), len(paths) > 1)
     if failed:
+        raise typer.Exit(AudioError.exit_code)
+
+
+def _scan_archive(
+    sources: list[str], archive: Archive, model: Path, threshold: float | None
+) -> None:
+    from speech.cluster.scan import Job, Tally
+    from speech.cluster.scan import scan as scan_on_ray
+
+    job = Job(tuple(sources), model, archive.out, threshold)
+    with progress("listing", in_bytes=True) as on_progress:
+
+        def show(tally: Tally) -> None:
+            hours = tally.sound_seconds / 3600
+            text = f"{hours:.1f} h, {hours / max(tally.seconds, 1e-3):.3f} h/s"
+            on_progress(tally.n_bytes, tally.total_bytes, text)
+
+        tally = scan_on_ray(job, archive.ray, on_progress=show, on_note=warn)
+    rows = table("Recordings", "Hours", "Detections", "Unreadable", "Done before", "Hours/s")
+    hours = tally.sound_seconds / 3600
+    counts = (tally.detections, tally.unreadable, tally.skipped)
+    speed = f"{hours / tally.seconds:.3f}"
+    rows.add_row(str(tally.recordings), f"{hours:.2f}", *map(str, counts), speed)
+    console().print(rows)
+    if tally.unreadable:
         raise typer.Exit(AudioError.exit_code)
 
 

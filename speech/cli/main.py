@@ -29,11 +29,11 @@ for commands in (listen, page, wyoming, train, score, explain, diagnose):
 
 # which extra brings a package that some commands can do without
 _EXTRAS = {
-    "matplotlib": "app",
-    "gradio": "app",
-    "wyoming": "wyoming",
-    "zeroconf": "wyoming",
-} | dict.fromkeys(("keras", "librosa", "numba", "tensorflow", "threadpoolctl"), "train")
+    **dict.fromkeys(("matplotlib", "gradio"), "app"),
+    **dict.fromkeys(("wyoming", "zeroconf"), "wyoming"),
+    **dict.fromkeys(("keras", "librosa", "numba", "tensorflow", "threadpoolctl"), "train"),
+    **dict.fromkeys(("fsspec", "optuna", "pyarrow"), "cluster"),
+}
 
 
 def main() -> None:

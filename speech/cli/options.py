@@ -110,6 +110,29 @@ Threshold = Annotated[
 AudioSources = Annotated[
     list[Path], typer.Argument(help="Audio files, folders of them, or - for standard input.")
 ]
+Archives = Annotated[
+    list[str],
+    typer.Argument(
+        help="Audio files, folders of them, or - for standard input; with --ray also patterns and "
+        "addresses (s3://, gs://, hf://, http://)."
+    ),
+]
+Ray = Annotated[
+    str,
+    typer.Option(
+        "--ray", metavar="ADDRESS|local|auto", show_default=False,
+        help="Use a cluster of Ray: its address, the one that runs here (auto), or one that is "
+        "started here for this (local).",
+    ),
+]  # fmt: skip
+Tables = Annotated[
+    str,
+    typer.Option(
+        "--out", show_default=False,
+        help="With --ray: folder or address for the tables (Parquet). What they hold is not done "
+        "again.",
+    ),
+]  # fmt: skip
 Data = Annotated[Path, typer.Option(help="Folder of the corpus: one folder of clips per word.")]
 RealClips = Annotated[
     Path | None, typer.Option("--data", help="Corpus to compare on too.", show_default=False)

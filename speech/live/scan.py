@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from speech.audio import OnNote, Waveform, open_audio, resample, warn
+from speech.audio import OnNote, Waveform, open_audio, resample, resample_blocks, warn
 from speech.audio_files import FileSource
 from speech.data.annotations import Word, audacity_text, csv_text
 from speech.detection import DecoderConfig, Detection
@@ -88,7 +88,8 @@ def _detections(
     recognizer: Recognizer, config: DecoderConfig | None, blocks: Blocks
 ) -> Iterator[Detection]:
     decoder = StreamDecoder(recognizer, config, batch_size=BATCH)
-    for samples, rate in _gathered(blocks, BATCH * decoder.config.step_seconds):
+    rate = recognizer.features.sample_rate
+    for samples in gathered(blocks, rate, round(BATCH * decoder.config.step_seconds * rate)):
         yield from decoder.push(samples, rate)
     yield from decoder.flush()
 
@@ -156,7 +157,7 @@ def word_or_timeline(
         if frames > most * rate:
             return _timeline(recognizer, path, None, itertools.chain(head, blocks))
     if not frames:
-        raise _empty(path)
+        raise no_sound(path)
     samples = np.concatenate([block for block, _ in head])
     return resample(samples, head[0][1], recognizer.features.sample_rate)
 
@@ -167,11 +168,12 @@ def _timeline(
     outline = _Outline()
     detections = tuple(_detections(recognizer, config, outline.watch(blocks)))
     if not outline.seconds:
-        raise _empty(path)
+        raise no_sound(path)
     return Timeline(path, outline.seconds, detections, outline.peaks())
 
 
-def _empty(path: Path) -> AudioError:
+def no_sound(path: Path) -> AudioError:
+    """The error for a recording without samples."""
     return AudioError(f"{path}: expected at least one sample, got none; record it again")
 
 
@@ -197,20 +199,32 @@ def _check_seconds(name: str, seconds: float, max_seconds: float) -> None:
         )
 
 
-def _gathered(blocks: Blocks, seconds: float) -> Blocks:
-    """The same sound in pieces of so many seconds; a batch is then as large as it may be."""
+def gathered(blocks: Blocks, sample_rate: int, size: int) -> Iterator[Waveform]:
+    """A recording at the rate of the model in equal pieces, so that each batch is a full one.
+
+    Args:
+        blocks: Mono samples and their rate in Hz, which is the same for all.
+        sample_rate: Of the result, in Hz.
+        size: Samples in a piece, the last one excepted.
+
+    Yields:
+        float32 (size,) in [-1, 1).
+    """
+    first = next(blocks, None)
+    if first is None:
+        return
+    sound = (block for block, _ in itertools.chain([first], blocks))
     waiting: list[Waveform] = []
-    n, rate = 0, 0
-    for block, rate in blocks:
-        size = round(seconds * rate)
+    n = 0
+    for block in resample_blocks(sound, first[1], sample_rate):
         waiting.append(block)
         n += len(block)
         while n >= size:
             joined = np.concatenate(waiting)
-            yield joined[:size], rate
+            yield joined[:size]
             waiting, n = [joined[size:]], n - size
     if n:
-        yield np.concatenate(waiting), rate
+        yield np.concatenate(waiting)
 
 
 class _Outline:

@@ -1,0 +1,1 @@
+"""More than one machine: archives, training and tuning on Ray, which only this room imports."""

@@ -1,0 +1,97 @@
+"""Ray itself: reaching a cluster or starting one here, and its errors as one line each."""
+
+import contextlib
+import importlib.metadata
+import logging
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from speech.environment import quiet_ray
+from speech.errors import SpeechError
+from speech.installation import install_command
+
+LOCAL = "local"
+_CONNECT_SECONDS = 5.0
+
+
+class ClusterError(SpeechError):
+    """Ray is not installed, not reachable, or has given a job up."""
+
+
+@contextlib.contextmanager
+def cluster(address: str, **local: Any) -> Iterator[Any]:
+    """The module ``ray``, connected for as long as the context lasts.
+
+    Args:
+        address: ``local`` starts a cluster of one node here and ends it with the context;
+            ``auto`` is the one that ``ray start`` has started here, ``HOST:PORT`` and
+            ``ray://HOST:PORT`` are others.
+        **local: What ``ray.init`` is told of a cluster that is started here, such as ``num_cpus``.
+
+    Raises:
+        ClusterError: Ray is not installed, the address cannot be reached, Python or Ray there are
+            of another version, or Ray gave the work up.
+    """
+    quiet_ray()
+    try:
+        import ray
+    except ImportError as error:
+        raise ClusterError(
+            f"expected Ray to be installed for this, got none ({error}); install it with: "
+            f"{install_command('cluster')}"
+        ) from error
+    ours = not ray.is_initialized()
+    if ours:
+        _connect(ray, address, local)
+    try:
+        yield ray
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        raise _of(error) from error
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def version() -> str:
+    """The version of this package, which all machines of a cluster have to share."""
+    return importlib.metadata.version("speech-commands")
+
+
+def _connect(ray: Any, address: str, local: dict[str, Any]) -> None:
+    try:
+        _knock(address)
+        given = {"include_dashboard": False, **local} if address == LOCAL else {}
+        ray.init(address, logging_level=logging.CRITICAL, log_to_driver=False, **given)
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"{address}: expected a Ray cluster of this version that can be reached, got "
+            f"{_line(error)!r}; start one with: ray start --head",
+            parameter="ray",
+        ) from error
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nobody listens; Ray itself tries for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+
+
+def _of(error: BaseException) -> SpeechError:
+    """The error of this package that a task raised, or one that says what Ray says."""
+    cause: BaseException | None = error
+    while cause is not None:
+        for each in (cause, getattr(cause, "cause", None)):
+            if isinstance(each, SpeechError):
+                return each
+        cause = cause.__cause__
+    return ClusterError(
+        f"expected a cluster that goes on, got an error from Ray ({_line(error)}); what was "
+        "written before stays, run the same command again to go on from there"
+    )
+
+
+def _line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

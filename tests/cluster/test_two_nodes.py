@@ -1,0 +1,178 @@
+"""Two nodes of Ray on this machine: what is asked of one machine is answered the same by two."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speech.cluster import engine
+from speech.cluster.scan import Job, Tally, scan
+from speech.detection import Detection
+from speech.errors import AudioError, SpeechError
+from speech.installation import find_model
+from speech.live.scan import scan_file
+from speech.recognizer import load
+from tests.cluster.test_division import WORDS, spoken
+from tests.conftest import PROJECT
+
+ray = pytest.importorskip("ray", reason="the extra cluster is not installed")
+pytestmark = [
+    # Ray leaves sockets, files and children to the end of the process
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+]
+NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80_000_000}
+MODEL = find_model("commands-8")
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory) -> Iterator[Any]:
+    """Two nodes of a core each, with a local S3 beside them; the test's process is connected."""
+    server = pytest.importorskip("moto.server", reason="the extra dev brings an S3 server")
+    with pytest.MonkeyPatch.context() as patch:
+        s3 = server.ThreadedMotoServer(port=0, verbose=False)
+        s3.start()
+        host, port = s3.get_host_and_port()
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("PYTHONPATH", str(PROJECT))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+        cluster.add_node(**NODE)
+        with engine.cluster(cluster.address):
+            yield cluster
+        cluster.shutdown()
+        s3.stop()
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> Path:
+    """Recordings of several rates, one of them long, one damaged."""
+    folder = tmp_path_factory.mktemp("archive")
+    spoken(folder / "long.wav", 80.0, 16_000, gap=1.0)
+    spoken(folder / "rate.wav", 20.0, 44_100, gap=0.5, seed=1)
+    shutil.copy(WORDS, folder / "words.flac")
+    (folder / "cut.wav").write_bytes((folder / "rate.wav").read_bytes()[:5000])
+    return folder
+
+
+def of_one_machine(folder: Path) -> dict[str, tuple[Detection, ...]]:
+    model = load(MODEL)
+    whole = (path for path in sorted(folder.iterdir()) if path.name != "cut.wav")
+    return {path.name: scan_file(model, path).detections for path in whole}
+
+
+def of_tables(out: Any, **read: Any) -> dict[str, tuple[Detection, ...]]:
+    """What pandas reads in the tables, by the name of the recording."""
+    pandas = pytest.importorskip("pandas")
+    recordings = pandas.read_parquet(f"{out}/recordings", **read)
+    assert not recordings["file"].duplicated().any(), "answered twice"
+    table = pandas.read_parquet(f"{out}/detections", **read)
+    table["name"] = table["file"].str.rpartition("/")[2]
+    return {
+        name: tuple(map(Detection, *(rows[c] for c in ("label", "probability", "end", "start"))))
+        for name, rows in table.groupby("name")
+    }
+
+
+def test_two_nodes_find_what_one_machine_finds_and_do_nothing_twice(nodes, archive, tmp_path):
+    notes: list[str] = []
+    job = Job((str(archive),), MODEL, str(tmp_path), batches=1)
+    tallies: list[Tally] = []
+    tally = scan(job, nodes.address, on_note=notes.append, on_progress=tallies.append)
+    assert of_tables(tmp_path) == of_one_machine(archive)
+    assert (tally.recordings, tally.unreadable, tally.skipped) == (4, 1, 0)
+    assert tally.n_bytes == sum(path.stat().st_size for path in archive.iterdir())
+    done = [tally.sound_seconds for tally in tallies]
+    assert done == sorted(done)
+    [note] = notes
+    assert note.startswith(f"{archive}/cut.wav: expected")
+    import duckdb
+
+    [[error]] = duckdb.sql(f"select error from '{tmp_path}/errors/*/*.parquet'").fetchall()
+    assert error == note
+
+    before = sorted(tmp_path.rglob("*.parquet"))
+    spoken(archive / "new.wav", 10.0, 16_000, gap=0.5, seed=2)
+    tally = scan(job, nodes.address, on_note=notes.append)
+    assert (tally.recordings, tally.skipped) == (1, 4)
+    assert of_tables(tmp_path) == of_one_machine(archive)
+    assert set(before) < set(tmp_path.rglob("*.parquet"))
+
+
+def test_a_bucket_is_read_and_written(nodes, archive):
+    import s3fs
+
+    store = s3fs.S3FileSystem()
+    store.mkdir("archive")
+    store.put(str(archive), "archive/2026", recursive=True)
+    job = Job(("s3://archive/2026/*.flac", "s3://archive/2026/rate.wav"), MODEL, "s3://archive/out")
+    assert scan(job, nodes.address).recordings == 2
+    expected = of_one_machine(archive)
+    found = of_tables("s3://archive/out")
+    assert found == {name: expected[name] for name in ("words.flac", "rate.wav")}
+
+
+def test_what_cannot_be_listed_ends_the_scan_with_one_line(nodes, tmp_path, refused):
+    for source in ("s3://no-such-bucket/folder", str(tmp_path / "none")):
+        job = Job((source,), MODEL, str(tmp_path / "out"))
+        assert source in refused(AudioError, lambda job=job: scan(job, nodes.address))
+
+
+def test_an_error_of_this_package_on_a_worker_arrives_as_itself(nodes, tmp_path, monkeypatch):
+    monkeypatch.setattr("speech.cluster.scan.version", lambda: "0.0.1")
+    job = Job((str(WORDS),), MODEL, str(tmp_path / "out"))
+    with pytest.raises(engine.ClusterError, match=r"expected speech-commands 0\.0\.1 on all"):
+        scan(job, nodes.address)
+
+
+# the last one with these nodes: one of them is gone afterwards
+def test_a_node_that_dies_in_the_middle_changes_no_answer(nodes, tmp_path):
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    for seed in range(24):
+        spoken(folder / f"{seed:02}.wav", 26.0, 16_000, gap=0.3, seed=seed)
+    [victim] = [node for node in nodes.list_all_nodes() if not node.is_head()]
+    killed: list[int] = []
+
+    def kill(tally: Tally) -> None:
+        if tally.recordings >= 4 and not killed:
+            killed.append(tally.recordings)
+            nodes.remove_node(victim, allow_graceful=False)
+
+    job = Job((str(folder),), MODEL, str(tmp_path / "out"), batches=1)
+    tally = scan(job, nodes.address, on_progress=kill)
+    assert 4 <= killed[0] < 24
+    assert (tally.recordings, tally.unreadable) == (24, 0)
+    assert of_tables(tmp_path / "out") == of_one_machine(folder)
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once(monkeypatch, refused):
+    def connect(address: str) -> None:
+        with engine.cluster(address):
+            pass
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    for address in ("127.0.0.1:9", "ray://127.0.0.1:9", "nonsense"):
+        assert address in refused(SpeechError, lambda address=address: connect(address))
+
+
+def test_without_ray_the_command_names_the_package_and_how_to_get_it(tmp_path):
+    program = "import sys; sys.modules['ray'] = None; from speech.cli.main import main; main()"
+    command = ["scan", str(WORDS), "--ray", "local", "--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command], capture_output=True, text=True, cwd=PROJECT
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert "expected Ray" in line
+    assert "cluster" in line
