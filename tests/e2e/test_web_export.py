@@ -47,6 +47,13 @@ SCAN = """async ({ pcm, rate }) => {
 }"""
 
 
+CLASSIFY = """async ({ clip }) => {
+  const { Engine } = await import("/engine.js");
+  const engine = await Engine.open(new URL("/model.onnx", location).href);
+  return [...(await engine.classify(Float32Array.from(clip)))];
+}"""
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, skip_or_fail) -> Path:
     """The bundled model as a page."""
@@ -98,7 +105,8 @@ def is_bad(message) -> bool:
 
 
 def ready(page) -> None:
-    page.locator("speech-commands[data-state=ready]").wait_for()
+    element = page.locator("speech-commands[data-state]")
+    assert element.get_attribute("data-state") == "ready", element.inner_text()
 
 
 def start(page) -> None:
@@ -144,6 +152,27 @@ def test_what_the_page_detects_in_a_recording_is_what_scan_finds(visit, address,
     for got, wanted in zip(found, scanned, strict=True):
         assert got["time"] == pytest.approx(wanted.time, abs=0.11)
         assert got["probability"] == pytest.approx(wanted.probability, abs=0.01)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_model_of_other_words_is_answered_as_in_python(visit, exported, tmp_path, precision):
+    from tests import exports, tiny
+
+    folder = shutil.copytree(exported, tmp_path / "page")
+    made = exports.model()
+    made.decoder = {}  # the usual settings
+    exports.write_described(made, folder / "model.onnx", precision=precision)
+    recognizer = load(folder / "model.onnx")
+    clip = tiny.tone("high", np.random.default_rng(2))
+    with static_server(folder) as address:
+        page = visit(address)
+        ready(page)
+        assert page.locator(".live-chips li").all_inner_texts() == ["low", "high"]
+        assert page.get_by_role("button", name="Play the demo").count() == 0
+        got = page.evaluate(CLASSIFY, {"clip": clip.tolist()})
+    expected = recognizer.probabilities(clip[np.newaxis])[0]
+    # 8 bits are added up in another order, on another processor
+    assert got == pytest.approx(expected, abs=1e-4 if precision == "float32" else 0.02)
 
 
 def test_words_that_are_said_light_up_under_a_strict_policy(visit, speaker, said):

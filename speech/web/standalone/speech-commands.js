@@ -62,12 +62,17 @@ class Model {
   }
 
   // answers in place of the server of speech app: begin, push, end
-  async answer(path, content) {
+  answer(path, content) {
     const [, key, end] = path.split("?")[0].split("/");
     if (end) return this.ask("end", { key });
     if (!key) return this.ask("begin", { settings: content });
     const query = new URLSearchParams(path.split("?")[1]);
-    const pcm = new Int16Array(await content.arrayBuffer());
+    const pcm = new Int16Array(content.reduce((sum, piece) => sum + piece.length, 0));
+    let filled = 0;
+    for (const piece of content) {
+      pcm.set(piece, filled);
+      filled += piece.length;
+    }
     const [rate, lost] = [Number(query.get("rate")), Number(query.get("lost"))];
     return this.ask("push", { key, pcm, rate, lost });
   }

@@ -83,13 +83,14 @@
     return new URL(`${pathname.replace(/\/$/, "")}/${path}`, location.origin);
   };
 
-  // Asks the server: a Blob is sent as it is, anything else as JSON. Returns an object, or a Blob where
-  // the answer is none. What it throws is a sentence for the user: isGone where no server answered,
-  // isUnknown where the server does not know this page (any more).
+  // Asks the server: a Blob, or a list of pieces of one, is sent as it is, anything else as JSON.
+  // Returns an object, or a Blob where the answer is none. What it throws is a sentence for the user:
+  // isGone where no server answered, isUnknown where the server does not know this page (any more).
   window.speechAsk = async (path, content = {}, options = {}) => {
-    const isBlob = content instanceof Blob;
+    const blob = Array.isArray(content) ? new Blob(content) : content;
+    const isBlob = blob instanceof Blob;
     const headers = { "Content-Type": isBlob ? "application/octet-stream" : "application/json" };
-    const body = isBlob ? content : JSON.stringify(content);
+    const body = isBlob ? blob : JSON.stringify(content);
     const url = window.speechUrl(path);
     const response = await fetch(url, { method: "POST", headers, body, ...options }).catch(() => null);
     if (!response) {
