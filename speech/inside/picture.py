@@ -47,7 +47,7 @@ def picture(
             _heat(ax, values, header["step_times"], colors, -limit if low is None else low, limit)
             ax.set_title(what, color=INK, fontsize=8, loc="left", pad=2)
             ax.set_yticks([])
-        column[0].set_title(f"{title}: {_CELLS[0][1]}", color=INK, fontsize=8, loc="left", pad=2)
+        column[0].set_title(f"{title}\n{_CELLS[0][1]}", color=INK, fontsize=8, loc="left", pad=2)
     for ax in axes[-1]:
         ax.set_xlabel("Time (s)", color=INK, fontsize=8)
     axes[0, 0].set_xlim(0, header["seconds"])
