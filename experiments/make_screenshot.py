@@ -1,6 +1,6 @@
-"""Take pictures of the page: the one that the README shows, or every tab in every look.
+"""Take pictures of the page: the moving one that the README shows, or every tab in every look.
 
-python experiments/make_screenshot.py          docs/app.png, the Live tab after seven words
+python experiments/make_screenshot.py          docs/app.webp, the Live tab while words are said
 python experiments/make_screenshot.py --all    docs/screenshots: each tab, light and dark, 1280 and
                                                390 pixels wide
 python experiments/make_screenshot.py --web    the same of the page of speech export --to web
@@ -15,6 +15,7 @@ import itertools
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,10 +34,12 @@ from speech.web.server import serve
 
 PROJECT = Path(__file__).parents[1]
 MODEL = PROJECT / "saved_models" / "commands-8"
-README_PICTURE = PROJECT / "docs" / "app.png"
+README_PICTURE = PROJECT / "docs" / "app.webp"
 SCREENSHOTS = PROJECT / "docs" / "screenshots"
 WORDS = EXAMPLES / "seven_words.flac"
 MICROPHONE_RATE = 48_000
+README_WIDTH, README_SECONDS = 860, 9.0  # a little more than GitHub shows; four words
+FRAME = 0.125  # seconds of a picture, at least
 WIDTHS = {"wide": 1280, "narrow": 390}
 PATIENCE = 300_000  # milliseconds
 TALLEST = 2_400  # pixels; the rest of the model card is like its beginning
@@ -56,9 +59,9 @@ def main() -> None:
         return
     with served(options.model) as address, speaking_browser() as browser:
         if not options.all:
-            page = open_page(browser, address, WIDTHS["wide"], "light")
-            speak(page)
-            keep(page, README_PICTURE)
+            page = open_page(browser, address, README_WIDTH, "light")
+            speak(page, seconds=4.0)
+            film(page, README_PICTURE)
             return
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         for scheme in ("light", "dark"):
@@ -84,6 +87,30 @@ def take_exported(model: Path) -> None:
                 speak(page)
                 keep(page, SCREENSHOTS / f"web-{scheme}-{name}.png")
                 page.close()
+
+
+def film(page: Page, path: Path) -> None:
+    """Save what the page shows, down to its timeline, for a while as a moving picture."""
+    bottom = page.locator(".live-figure").bounding_box()
+    assert bottom is not None
+    page.set_viewport_size({"width": README_WIDTH, "height": round(bottom["y"] + bottom["height"])})
+    pictures, times = [], [time.monotonic()]
+    while times[-1] < times[0] + README_SECONDS:
+        picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+        pictures.append(picture)
+        page.wait_for_timeout(1000 * max(0.0, times[-1] + FRAME - time.monotonic()))
+        times.append(time.monotonic())
+    milliseconds = [round(1000 * (b - a)) for a, b in itertools.pairwise(times)]
+    first, *others = pictures
+    first.save(
+        path,
+        save_all=True,
+        append_images=others,
+        duration=milliseconds,
+        loop=0,
+        quality=40,
+        method=6,
+    )
 
 
 def keep(page: Page, path: Path) -> None:
