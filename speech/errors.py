@@ -89,6 +89,20 @@ class EvidenceError(SpeechError):
     exit_code = 7
 
 
+class TeachError(SpeechError):
+    """Words of one's own could not be taught, or their takes not be read or kept.
+
+    Example:
+        >>> from speech.teach.takes import check_label
+        >>> check_label("a/b")
+        Traceback (most recent call last):
+        ...
+        speech.errors.TeachError: the word 'a/b': expected ... got ...
+    """
+
+    exit_code = 8
+
+
 class SpeechWarning(UserWarning):
     """Something that the user should know about an input that was taken all the same.
 

@@ -1,6 +1,7 @@
 """The command line: the only place that prints and exits.
 
-Exit codes: 0 done, 1 unexpected, 2 usage, 3 audio, 4 corpus, 5 model, 6 microphone, 130 Ctrl-C.
+Exit codes: 0 done, 1 unexpected, 2 usage, 3 audio, 4 corpus, 5 model, 6 microphone, 7 not enough
+data, 8 words that cannot be taught, 130 Ctrl-C.
 Heavy packages are imported by the command that needs them, so that --help answers at once.
 """
 
@@ -10,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from speech.cli import diagnose, explain, listen, page, score, train, wyoming
+from speech.cli import diagnose, explain, listen, page, score, teach, train, wyoming
 from speech.cli.console import show_anything, show_notes, warn
 from speech.errors import SpeechError
 from speech.installation import install_command
@@ -19,12 +20,12 @@ app = typer.Typer(
     name="speech",
     help="Train, evaluate and run spoken-command models.",
     epilog="Exit codes: 0 done, 1 unexpected, 2 usage, 3 audio, 4 corpus, 5 model, 6 microphone, "
-    "7 not enough data to show what was asked for.",
+    "7 not enough data to show what was asked for, 8 words of one's own that cannot be taught.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
-for commands in (listen, page, wyoming, train, score, explain, diagnose):
+for commands in (listen, page, wyoming, teach, train, score, explain, diagnose):
     app.add_typer(commands.app)
 
 # which extra brings a package that some commands can do without

@@ -90,14 +90,14 @@ def _datasets(incomplete: str) -> Iterator[str]:
 
 # --- what several commands take -----------------------------------------------------------------
 
-_MODEL: dict[str, Any] = {
+MODEL_ARGUMENTS: dict[str, Any] = {
     "help": "Name of a bundled model, model folder or model file.",
     "autocompletion": _models,
     "parser": find_model,
     "metavar": "MODEL",
 }
-Model = Annotated[Path, typer.Argument(**_MODEL)]
-ModelOption = Annotated[Path, typer.Option("--model", **_MODEL)]
+Model = Annotated[Path, typer.Argument(**MODEL_ARGUMENTS)]
+ModelOption = Annotated[Path, typer.Option("--model", **MODEL_ARGUMENTS)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 Threshold = Annotated[

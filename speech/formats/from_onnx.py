@@ -6,7 +6,7 @@ import numpy as np
 
 from speech.errors import ModelError
 from speech.formats.metadata import Metadata, constants, read
-from speech.formats.weights import Array, FrontEnd, Network
+from speech.formats.weights import Array, FrontEnd, Network, TaughtHead, WordBranch
 
 
 def read_onnx(path: Path) -> tuple[Metadata, FrontEnd, Network]:
@@ -72,6 +72,22 @@ def _network(weights: dict[str, Array]) -> Network:
         ),
         attention=attention,
         classifier=(weights["classifier.kernel"], weights["classifier.bias"]),
+        branch=_branch(weights) if "branch.kernel" in weights else None,
+        head=_head(weights) if "head.kernel" in weights else None,
+    )
+
+
+def _branch(weights: dict[str, Array]) -> WordBranch:
+    parts, kernel, bias = (weights[f"branch.{name}"] for name in ("parts", "kernel", "bias"))
+    return WordBranch(parts, kernel, bias)
+
+
+def _head(weights: dict[str, Array]) -> TaughtHead:
+    return TaughtHead(
+        offsets=tuple(map(int, weights["head.offsets"].ravel())),
+        kernel=weights["head.kernel"],
+        bias=weights["head.bias"],
+        shares=weights["head.shares"],
     )
 
 

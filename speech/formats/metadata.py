@@ -41,7 +41,7 @@ _NUMPY = {1: "<f4", 7: "<i8", 11: "<f8"}  # TensorProto.FLOAT, INT64, DOUBLE
 _OPERATORS = {
     *("Add", "Cast", "Concat", "Conv", "Div", "DynamicQuantizeLSTM", "Gather", "LSTM", "Log"),
     *("MatMul", "Max", "Mul", "Range", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Shape"),
-    *("Slice", "Softmax", "Sub", "Tanh", "Transpose", "Unsqueeze"),
+    *("Slice", "Softmax", "Sqrt", "Sub", "Tanh", "Transpose", "Unsqueeze"),
 }
 # numbers of schema.fbs, of what export_litert writes: no custom or Flex operators, no variables
 _BUILTINS = {

@@ -8,7 +8,14 @@ import numpy as np
 
 from speech.features import FeatureConfig
 from speech.formats.metadata import WINDOW_HOPS
-from speech.formats.weights import Array, FrontEnd, Network, same_padding
+from speech.formats.weights import (
+    Array,
+    FrontEnd,
+    Network,
+    TaughtHead,
+    WordBranch,
+    same_padding,
+)
 
 _OPSET, _IR_VERSION = 17, 8  # what every ONNX Runtime since 1.13 understands
 
@@ -45,8 +52,9 @@ def write_onnx(
     """Write ``waveform`` (batch, samples) -> ``probabilities``, ``mfcc``, ``embedding``: float32.
 
     For clips these are (batch, n_classes), (batch, n_frames, n_mfcc) and (batch, width): the pooled
-    vector that the classifier reads. Longer audio gives a row of probabilities and of the embedding
-    for each window in it, one every ``WINDOW_HOPS`` frames.
+    vector that the classifier reads, or, where words were taught, what these are told apart by.
+    Longer audio gives a row of probabilities and of the embedding for each window in it, one every
+    ``WINDOW_HOPS`` frames.
 
     Args:
         front: The matrices of the MFCC.
@@ -63,7 +71,17 @@ def write_onnx(
     add = _Nodes()
     mfcc = _front_end(add, front, features, TensorProto.DOUBLE if exact else TensorProto.FLOAT)
     add("Transpose", mfcc, perm=[0, 2, 1], output="mfcc")
-    _network(add, network, _windows(add, "mfcc", features), features.n_frames)
+    head = network.head
+    n_frames = features.n_frames - (WINDOW_HOPS * head.offsets[-1] if head else 0)
+    pooled, states = _network(add, network, _windows(add, "mfcc", features, n_frames), n_frames)
+    n_classes, width = len(network.classifier[1]), len(network.classifier[0])
+    if network.branch is not None:
+        output = "" if head else "embedding"
+        pooled = _branch(add, network.branch, pooled, states, output)
+        width = len(network.branch.bias)
+    if head is not None:
+        _head(add, head, pooled)
+        n_classes, width = len(head.bias) - 1 + head.shares.shape[1], len(head.kernel)
 
     def tensor(name: str, *shape: int | str) -> Any:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
@@ -73,9 +91,9 @@ def write_onnx(
         "speech",
         [tensor("waveform", "batch", "samples")],
         [
-            tensor("probabilities", "windows", len(network.classifier[1])),
+            tensor("probabilities", "windows", n_classes),
             tensor("mfcc", "batch", "frames", features.n_mfcc),
-            tensor("embedding", "windows", len(network.classifier[0])),
+            tensor("embedding", "windows", width),
         ],
         add.constants,
     )
@@ -146,9 +164,8 @@ def _front_end(add: _Nodes, front: FrontEnd, features: FeatureConfig, kind: int)
     return add("Add", mfcc, add.constant(front.offset[:, np.newaxis], "front_end.offset"))
 
 
-def _windows(add: _Nodes, mfcc: str, features: FeatureConfig) -> str:
+def _windows(add: _Nodes, mfcc: str, features: FeatureConfig, n_frames: int) -> str:
     """MFCC (batch, frames, n_mfcc) -> those of each window (windows, n_frames, n_mfcc)."""
-    n_frames = features.n_frames
     frames = add("Reshape", add("Shape", mfcc, start=1, end=2), np.zeros(0, np.int64))
     firsts = add(
         "Range", np.int64(0), add("Sub", frames, np.int64(n_frames - 1)), np.int64(WINDOW_HOPS)
@@ -158,8 +175,12 @@ def _windows(add: _Nodes, mfcc: str, features: FeatureConfig) -> str:
     return add("Reshape", x, [-1, n_frames, features.n_mfcc])
 
 
-def _network(add: _Nodes, network: Network, mfcc: str, n_frames: int) -> None:
-    """MFCC (batch, n_frames, n_mfcc) -> ``embedding`` and ``probabilities`` (batch, n_classes)."""
+def _network(add: _Nodes, network: Network, mfcc: str, n_frames: int) -> tuple[str, str]:
+    """MFCC (batch, n_frames, n_mfcc) -> the pooled vector (batch, n), and the last layer's states.
+
+    It also names the ``probabilities`` (batch, n_classes) of the classifier, unless there is a head
+    to do so; then they are ``of_classifier``.
+    """
     mean, scale = add.constant(network.mean, "mean"), add.constant(network.scale, "scale")
     states = add("Mul", add("Sub", mfcc, mean), scale)
     states = add("Transpose", states, perm=[0, 2, 1])
@@ -174,6 +195,7 @@ def _network(add: _Nodes, network: Network, mfcc: str, n_frames: int) -> None:
     states = add("Transpose", states, perm=[2, 0, 1])
     for i in range(len(network.lstm_layers)):
         states = _lstm(add, states, network, i)
+    name = "embedding" if network.branch is None and network.head is None else ""
     if network.attention is not None:
         to_hidden, bias, query = (
             add.constant(weights, f"attention.{name}")
@@ -182,15 +204,60 @@ def _network(add: _Nodes, network: Network, mfcc: str, n_frames: int) -> None:
         hidden = add("Tanh", add("Add", add("MatMul", states, to_hidden), bias))
         attention = add("Softmax", add("MatMul", hidden, query), axis=1)
         weighted = add("Mul", attention, states)
-        embedding = add("ReduceSum", weighted, [1], keepdims=0, output="embedding")
+        pooled = add("ReduceSum", weighted, [1], keepdims=0, output=name)
     else:
-        embedding = add("ReduceMean", states, axes=[1], keepdims=0, output="embedding")
+        pooled = add("ReduceMean", states, axes=[1], keepdims=0, output=name)
     to_logits, bias = (
         add.constant(weights, f"classifier.{name}")
         for name, weights in zip(("kernel", "bias"), network.classifier, strict=True)
     )
-    logits = add("Add", add("MatMul", embedding, to_logits), bias)
-    add("Softmax", logits, axis=1, output="probabilities")
+    logits = add("Add", add("MatMul", pooled, to_logits), bias)
+    add("Softmax", logits, axis=1, output="of_classifier" if network.head else "probabilities")
+    return pooled, states
+
+
+def _branch(add: _Nodes, branch: WordBranch, pooled: str, states: str, output: str) -> str:
+    """Pooled vector (batch, n) and states (batch, n_steps, n) -> (batch, width)."""
+    means = add("MatMul", add.constant(branch.parts, "branch.parts"), states)
+    n_means = len(branch.kernel) * len(branch.parts) // (1 + len(branch.parts))
+    x = add("Concat", pooled, add("Reshape", means, [-1, n_means]), axis=1)
+    vector = add("MatMul", x, add.constant(branch.kernel, "branch.kernel"))
+    vector = add("Add", vector, add.constant(branch.bias, "branch.bias"))
+    energy = add("ReduceSum", add("Mul", vector, vector), [1], keepdims=1)
+    mean = add("Div", energy, np.float32(len(branch.bias)))
+    length = add("Sqrt", add("Add", mean, np.float32(1e-6)))
+    return add("Div", vector, length, output=output)
+
+
+def _head(add: _Nodes, head: TaughtHead, vectors: str) -> None:
+    """Vectors of single seconds (all windows, width) -> ``embedding`` and ``probabilities``."""
+    width = len(head.kernel) // len(head.offsets)
+
+    def gathered(rows: str, size: int, offsets: tuple[int, ...], output: str = "") -> str:
+        """What belongs to one clip, or to one window of longer audio, in one row."""
+        batch = add("Shape", "mfcc", end=1)
+        rows = add("Reshape", rows, add("Concat", batch, np.array([-1, size]), axis=0))
+        count = add("Reshape", add("Shape", rows, start=1, end=2), np.zeros(0, np.int64))
+        firsts = add(
+            "Range", np.int64(0), add("Sub", count, np.int64(head.offsets[-1])), np.int64(1)
+        )
+        named = add.constant(np.array([offsets]), "head.offsets" if output else "")
+        every = add("Add", add("Unsqueeze", firsts, [1]), named)
+        rows = add("Gather", rows, every, axis=1)
+        return add("Reshape", rows, [-1, len(offsets) * size], output=output)
+
+    vectors = gathered(vectors, width, head.offsets, "embedding")
+    kernel = add.constant(head.kernel, "head.kernel")
+    logits = add("Add", add("MatMul", vectors, kernel), add.constant(head.bias, "head.bias"))
+    taught = add("Softmax", logits, axis=1)
+    n_words = len(head.bias) - 1
+    words, rest = (
+        add("Slice", taught, [begin], [end], [1]) for begin, end in ((0, n_words), (n_words, 1000))
+    )
+    middle = (head.offsets[-1] // 2,)
+    classes = gathered("of_classifier", len(head.shares), middle)
+    shares = add("MatMul", classes, add.constant(head.shares, "head.shares"))
+    add("Concat", words, add("Mul", rest, shares), axis=1, output="probabilities")
 
 
 def _lstm(add: _Nodes, states: str, network: Network, i: int) -> str:

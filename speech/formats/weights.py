@@ -88,6 +88,46 @@ class FrontEnd:
 
 
 @dataclasses.dataclass(frozen=True)
+class WordBranch:
+    """What tells any words apart: besides the pooled vector it reads what came first and last.
+
+    The states of the last LSTM layer are averaged over each part of the clip. These means and the
+    pooled vector are projected to one vector, whose length is then the square root of its width.
+
+    Attributes:
+        parts: (n_parts, n_steps): the weights of the steps in each mean.
+        kernel: ((1 + n_parts) * n_states, width).
+        bias: (width,).
+    """
+
+    parts: Array
+    kernel: Array
+    bias: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class TaughtHead:
+    """Words that were taught, before the classifier: what it leaves, the classifier divides.
+
+    Of a clip of more than a second the network reads one second every ``WINDOW_HOPS`` frames, and
+    the head the vectors of some of these, side by side.
+
+    Attributes:
+        offsets: Which of a clip's seconds it reads, such as (0, 5) for those that begin at 0 s and
+            0.5 s.
+        kernel: (len(offsets) * width, n_words + 1).
+        bias: (n_words + 1,); the last column is that of everything else.
+        shares: (n_classes, n_rest): which classes of the classifier count for which of the labels
+            that follow the words; each row holds a single one.
+    """
+
+    offsets: tuple[int, ...]
+    kernel: Array
+    bias: Array
+    shares: Array
+
+
+@dataclasses.dataclass(frozen=True)
 class Network:
     """The weights of a ``CommandModel``, float32, as they are used: MFCC -> logits / temperature.
 
@@ -102,6 +142,8 @@ class Network:
         attention: Kernel (n_in, n), bias (n,) and query (n, 1) of the attention; None if the states
             are pooled by their mean.
         classifier: Kernel (n_in, n_classes) and bias (n_classes,), divided by the temperature.
+        branch: What taught words are told apart by; None where no words were taught.
+        head: The taught words.
     """
 
     mean: Array
@@ -110,6 +152,8 @@ class Network:
     lstm_layers: tuple[tuple[tuple[Array, Array, Array], ...], ...]
     attention: tuple[Array, Array, Array] | None
     classifier: tuple[Array, Array]
+    branch: WordBranch | None = None
+    head: TaughtHead | None = None
 
     @classmethod
     def from_model(cls, model: "CommandModel") -> "Network":
