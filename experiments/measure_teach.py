@@ -127,7 +127,7 @@ class Bench:
         )
 
     def frozen(self, train: list[Take], test: list[Take], _: Path) -> Figures:
-        """The same with what the classifier reads of the takes themselves, as it was done before."""
+        """The same with what the classifier reads, of the takes alone, as it was done before."""
         words = sorted({take.word for take in train})
         seconds = np.concatenate(self.plain_seconds)
         mean, deviation = seconds.mean(axis=0), seconds.std(axis=0)
@@ -188,7 +188,7 @@ def draws(
             of_word = [t for t in takes if t.word == word and t.speaker in teachers]
             if who == "many":  # first one take of each speaker
                 seen: dict[str, int] = {}
-                ranked = []
+                ranked: list[tuple[int, int, Take]] = []
                 for i in rng.permutation(len(of_word)):
                     take = of_word[int(i)]
                     seen[take.speaker] = seen.get(take.speaker, 0) + 1

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -88,8 +89,8 @@ class Bank:
         return cls(branch, training, tuple(map(_interpolated, held_out)))
 
 
-def _streams(arrays: "np.lib.npyio.NpzFile", name: str) -> tuple[Vectors, ...]:
-    rows = _of_length(arrays[name].T.astype(np.float32))
+def _streams(arrays: Any, name: str) -> tuple[Vectors, ...]:
+    rows = _of_length(np.asarray(arrays[name].T, np.float32))
     return tuple(np.split(rows, np.cumsum(arrays[f"{name}_lengths"])[:-1]))
 
 

@@ -69,7 +69,7 @@ class Encoder:
     @property
     def width(self) -> int:
         """Numbers in the vector of one second."""
-        return self.bank.training[0].shape[1]
+        return len(self.bank.branch.bias)
 
     def embed(self, clips: npt.NDArray[np.float32], offsets: tuple[int, ...]) -> Vectors:
         """The vectors of clips, float32 (n, len(offsets) * width)."""

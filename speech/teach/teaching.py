@@ -32,7 +32,6 @@ _ROWS = 500  # variants of all takes together, about
 _VARIANTS = (4, 16)  # of each take
 _SWEEP = range(-4, 5)  # steps by which a take is moved through the window, as a stream moves it
 _SLACK_SECONDS = 0.05
-_DECODER = {"smoothing_seconds": 0.2, "min_consecutive_windows": 2, "refractory_seconds": 0.7}
 _SEED = 0x7EAC
 
 
@@ -186,7 +185,12 @@ def _decoder(encoder: Encoder, keep: Sequence[str]) -> DecoderConfig:
     if keep:
         kept = {label: config.thresholds.get(label, config.threshold) for label in keep}
         return config.with_thresholds(config.threshold, kept)
-    return dataclasses.replace(config.with_thresholds(config.threshold), **_DECODER)
+    return dataclasses.replace(
+        config.with_thresholds(config.threshold),
+        smoothing_seconds=0.2,
+        min_consecutive_windows=2,
+        refractory_seconds=0.7,
+    )
 
 
 def _settings(

@@ -39,7 +39,8 @@ def peaks(rows: Rows, config: DecoderConfig) -> Rows:
     smoothed = moving_mean(rows, n_recent) if len(rows) >= n_recent else rows[:0]
     in_a_row = config.min_consecutive_windows
     count = max(0, len(smoothed) - in_a_row + 1)
-    return np.minimum.reduce([smoothed[i : i + count] for i in range(in_a_row)])
+    lowest: Rows = np.minimum.reduce([smoothed[i : i + count] for i in range(in_a_row)])
+    return lowest
 
 
 def choose(
@@ -111,7 +112,8 @@ def _events(heights: Rows) -> Rows:
     highest = padded.reshape(n, _APART).max(axis=1)
     # a block whose neighbour is higher belongs to that one's event
     edges = np.pad(highest, 1)
-    return highest[(highest >= edges[:-2]) & (highest > edges[2:])]
+    apart: Rows = highest[(highest >= edges[:-2]) & (highest > edges[2:])]
+    return apart
 
 
 def _logit(probability: float) -> float:

@@ -66,7 +66,8 @@ def noise(n: int, rng: np.random.Generator) -> Waveform:
         time = np.arange(n) / RATE
         hum = sum(np.sin(2 * np.pi * rng.uniform(49, 61) * k * time) / k for k in (1, 2, 3, 5))
         background = background / rms(background) + rng.uniform(0, 2) * hum
-    return (background / rms(background)).astype(np.float32)
+    normal: Waveform = (background / rms(background)).astype(np.float32)
+    return normal
 
 
 def _with_noise(clip: Clips, rng: np.random.Generator) -> Clips:
@@ -84,4 +85,5 @@ def _reverberate(clip: Clips, rng: np.random.Generator) -> Clips:
     tail[0] = 1
     n = len(clip) + len(tail)
     wet = np.fft.irfft(np.fft.rfft(clip, n) * np.fft.rfft(tail, n), n)
-    return wet[: len(clip)].astype(np.float32)
+    reverberant: Clips = wet[: len(clip)].astype(np.float32)
+    return reverberant
