@@ -97,7 +97,7 @@ def _streams(arrays: Any, name: str) -> tuple[Vectors, ...]:
 def _interpolated(rows: Vectors) -> Vectors:
     """The vectors between those that were kept, too."""
     between = np.repeat(rows, _KEPT, axis=0)[: 1 - _KEPT]
-    between[1::_KEPT] = _of_length((rows[:-1] + rows[1:]) / 2)
+    between[1::_KEPT] = _of_length((rows[:-1] + rows[1:]) * np.float32(0.5))
     return between
 
 
