@@ -64,17 +64,18 @@ def teach(
     from speech.teach.teaching import teach as taught
 
     of_words = read_takes(takes or out / TAKES)
+    kept = _words(keep) or (_kept(out) if takes is None else [])
     for word in _words(remove):
-        if of_words.pop(word, None) is None:
+        if word in kept:
+            kept.remove(word)
+        elif of_words.pop(word, None) is None:
             raise TeachError(
-                f"expected words to remove that there are takes of ({', '.join(of_words)}), got "
+                f"expected words to remove that there are ({', '.join([*of_words, *kept])}), got "
                 f"{word!r}; choose one of these",
                 parameter="remove",
             )
     with progress("Teaching") as on_progress:
-        model = taught(
-            of_words, base=base, keep=_words(keep), rate_per_hour=rate, on_progress=on_progress
-        )
+        model = taught(of_words, base=base, keep=kept, rate_per_hour=rate, on_progress=on_progress)
     model.save(out)
     if as_json:
         typer.echo(json.dumps(model.quality.to_dict()))
@@ -92,6 +93,13 @@ def show(quality: "Quality") -> None:
     console().print(rows)
     for sentence in quality.sentences():
         typer.echo(sentence)
+
+
+def _kept(folder: Path) -> list[str]:
+    """The commands that a taught model has kept."""
+    from speech.recognizer import load
+
+    return list(load(folder).provenance.get("kept", []))
 
 
 def _words(text: str) -> list[str]:

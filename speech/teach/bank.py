@@ -21,7 +21,7 @@ Vectors = npt.NDArray[np.float32]
 FILE = "bank.npz"
 TRAINING_STEPS = 5  # from vector to vector of a stream that trains, in steps of 0.1 s
 _KEPT = 2  # of the held-out vectors each second one is kept, and that between them interpolated
-_STEP = 0.52  # of the rounding, for numbers whose mean square is one
+_STEP = 0.55  # of the rounding, for numbers whose mean square is one
 _MAX_BYTES = 20_000_000
 
 

@@ -5,6 +5,7 @@ import io
 import unicodedata
 import wave
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -30,6 +31,8 @@ _MIN_RMS = 10 ** (-60 / 20)
 _FULL_SCALE = 0.995
 _MARGIN_SECONDS, _FRAME_SECONDS = 0.1, 0.01
 _MIN_SECONDS = 0.1
+# what zipfile raises of damaged, locked or foreign archives
+_DAMAGED = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,7 +267,7 @@ def _read_zip(path: Path) -> dict[str, list[Waveform]]:
                 with archive.open(member) as file:
                     content = file.read(member.file_size + 1)
                 takes[label].append(load_audio(content, RATE, max_seconds=_MAX_TAKE_SECONDS))
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+    except _DAMAGED as error:
         raise TeachError(
             f"{name}: expected a zip file of takes, got a corrupt or a locked one "
             f"({str(error) or 'it ends early'}); save it again"
