@@ -1,6 +1,6 @@
 """Makes saved_models/commands-8/bank.npz: what `speech teach` tells words from, and is judged on.
 
-    python experiments/make_bank.py ../shared
+    python experiments/make_bank.py RECORDINGS
 
 The bank holds vectors of the encoder alone, in 8 bits, none of the sound. What each source gives is
 in SOURCES; the words and phrases that docs/teach.md measures on are in none of them. The projection

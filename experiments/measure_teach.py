@@ -1,6 +1,6 @@
 """Measures `speech teach` on words that had no part in it, and writes docs/teach.md's tables.
 
-    python experiments/measure_teach.py ../shared --out docs/teach.md
+    python experiments/measure_teach.py RECORDINGS --out docs/teach.md
 
 The words are the twelve Mandarin ones of isolated_words (34 speakers, two takes each, so that their
 takes are of as many speakers) and the digits six to nine of spoken_digits (six speakers, one of
