@@ -6,11 +6,11 @@ import numpy as np
 
 from speech.errors import ModelError
 from speech.formats.weights import Array
-from speech.inside.explanation import OpenModel
+from speech.inside.explanation import OpenModel, rows_at_once
 from speech.inside.gradients import backpropagate
 from speech.inside.trace import Trace, softmax, trace
 
-_TOLERANCE, _MOST_POINTS, _BATCH = 0.01, 1024, 32
+_TOLERANCE, _MOST_POINTS = 0.01, 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +34,12 @@ class Attribution:
 
     @property
     def error(self) -> float:
-        """By what share of the difference to silence the sum of the values misses it."""
+        """By what share of the difference to silence the sum of the values misses it.
+
+        Where that is smaller than one nat, the share is that of one nat.
+        """
         difference = self.score - self.silence_score
-        return abs(float(self.values.sum()) - difference) / max(abs(difference), 1e-9)
+        return abs(float(self.values.sum()) - difference) / max(abs(difference), 1.0)
 
 
 def attribute(model: OpenModel, log_mel: Array, label: str = "") -> Attribution:
@@ -102,10 +105,11 @@ def _mean_gradient(model: OpenModel, mel: Array, target: int, points: int) -> Ar
     """The mean along the way of the gradient of the log-odds with respect to the spectrogram."""
     where, weights = np.polynomial.legendre.leggauss(points)
     mean = np.zeros_like(mel)
-    for start in range(0, points, _BATCH):
-        share = (where[start : start + _BATCH, np.newaxis, np.newaxis] + 1) / 2
+    at_once = rows_at_once(len(mel))
+    for start in range(0, points, at_once):
+        share = (where[start : start + at_once, np.newaxis, np.newaxis] + 1) / 2
         run = _run(model, share * mel)
         gradients = backpropagate(model.network, run, log_odds_gradient(run.logits, target))
         d_mel = gradients.mfcc @ model.front.dct
-        mean += np.tensordot(weights[start : start + _BATCH] / 2, d_mel, axes=1)
+        mean += np.tensordot(weights[start : start + at_once] / 2, d_mel, axes=1)
     return mean

@@ -17,6 +17,9 @@ from speech.inside.trace import DIRECTIONS, Trace, decibels, log_mel, step_times
 from speech.installation import DEFAULT_MODEL, find_model
 
 _COLUMNS = 500  # of the drawn waveform
+_FRAMES = 4_000  # of all clips that are computed at once
+_MOST_STEPS = 300  # for each of which the clip is asked for again
+_MOST_NUMBERS = 50_000_000  # of a trace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +140,30 @@ def open_model(path: str | os.PathLike[str] = DEFAULT_MODEL) -> OpenModel:
             f"{error} (only an LSTM in a model.keras, or in its model.onnx in float32, can be "
             "explained)"
         ) from error
-    return OpenModel(name, metadata, front, network)
+    model = OpenModel(name, metadata, front, network)
+    _check(model, file)
+    return model
+
+
+def _check(model: OpenModel, file: os.PathLike[str]) -> None:
+    """Refuse weights that do not fit one another or the metadata, or of which a trace is huge."""
+    features, network = model.config.features, model.network
+    silence = np.zeros((8, features.n_mfcc), np.float32) + model.front.offset
+    try:
+        small = trace(network, silence)
+        steps = len(step_times(features.n_frames, network, features))
+        cells = sum(6 * c.cell.shape[-1] for layer in small.lstm_layers for c in layer)
+        if model.front.dct.shape != (features.n_mfcc, features.n_mels):
+            raise ValueError(f"a front end of shape {model.front.dct.shape}")
+        if small.logits.shape != (len(model.config.labels),) or not np.isfinite(small.logits).all():
+            raise ValueError("other logits than one finite number a label")
+        if steps * cells > _MOST_NUMBERS:
+            raise ValueError(f"a network of {steps * cells:,} gates and states a clip")
+    except (ValueError, IndexError) as error:
+        raise ModelError(
+            f"{file}: expected weights that fit one another and their metadata, got others "
+            f"({error}); make the file again with: speech export FOLDER_OF_THE_MODEL"
+        ) from error
 
 
 def read_clip(source: AudioSource, model: OpenModel, on_note: OnNote = warn) -> Waveform:
@@ -178,7 +204,8 @@ def explain(model: OpenModel, clip: Waveform, *, unfolded: bool = True) -> Expla
         model: As ``open_model`` gives it.
         clip: float32 (n_samples,) at the model's rate, as ``read_clip`` gives it.
         unfolded: Whether also to ask, for each step, what the answer had been had the clip fallen
-            silent there; it takes ten times as long as the rest.
+            silent there; it takes ten times as long as the rest, and is left out if there are more
+            than 300 steps.
 
     Raises:
         AudioError: A clip of another length.
@@ -199,7 +226,8 @@ def explain(model: OpenModel, clip: Waveform, *, unfolded: bool = True) -> Expla
         )
     mel = log_mel(model.front, features, clip)
     mfcc = mel @ model.front.dct.T + model.front.offset
-    rows = unfold(model, mfcc) if unfolded else None
+    steps = len(step_times(len(mfcc), model.network, features))
+    rows = unfold(model, mfcc) if unfolded and steps <= _MOST_STEPS else None
     return Explanation(model, clip, mel, mfcc, trace(model.network, mfcc), rows)
 
 
@@ -217,5 +245,17 @@ def unfold(model: OpenModel, mfcc: Array) -> Array:
     n_steps = len(step_times(n_frames, model.network, model.config.features))
     ends = -(-n_frames * np.arange(1, n_steps + 1) // n_steps)
     known = np.arange(n_frames) < ends[:, np.newaxis]  # (n_steps, n_frames)
-    until = np.where(known[..., np.newaxis], mfcc, model.front.offset)
-    return trace(model.network, until).probabilities
+    at_once = rows_at_once(n_frames)
+    rows = [
+        trace(
+            model.network,
+            np.where(known[start : start + at_once, :, np.newaxis], mfcc, model.front.offset),
+        ).probabilities
+        for start in range(0, n_steps, at_once)
+    ]
+    return np.concatenate(rows)
+
+
+def rows_at_once(n_frames: int) -> int:
+    """How many clips of so many frames are computed together: more would only fill the memory."""
+    return max(1, _FRAMES // n_frames)

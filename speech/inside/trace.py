@@ -43,7 +43,8 @@ class Cells:
         """The units (units,), of one clip, by the center of gravity in time of abs(hidden)."""
         strength = np.abs(self.hidden)
         steps = np.arange(len(strength))[:, np.newaxis]
-        return np.argsort((strength * steps).sum(axis=0) / strength.sum(axis=0), kind="stable")
+        total = np.maximum(strength.sum(axis=0), np.finfo(strength.dtype).tiny)
+        return np.argsort((strength * steps).sum(axis=0) / total, kind="stable")
 
 
 @dataclasses.dataclass(frozen=True)

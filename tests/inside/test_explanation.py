@@ -1,5 +1,6 @@
 """What is shown of a clip: the packed answer, and what can be explained and what cannot."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 
 import speech
 from speech.errors import AudioError, ModelError, SpeechWarning
-from speech.inside.explanation import explain, open_model, read_clip
+from speech.features import FeatureConfig, mfcc
+from speech.formats.weights import FrontEnd, Network
+from speech.inside.explanation import explain, open_model, read_clip, rows_at_once, unfold
 from speech.inside.packing import pack, unpack
 from speech.inside.trace import trace
 from speech.model import Architecture
@@ -148,6 +151,39 @@ def test_what_has_no_lstm_of_ours_inside_is_refused_in_a_line_that_says_what_can
         text = refusal(ModelError, lambda file=file: open_model(file))
         assert why in text
         assert "can be explained" in text
+
+
+def test_weights_that_do_not_fit_are_refused_although_the_file_is_whole(tmp_path, monkeypatch):
+    made = exports.model()
+    network = Network.from_model(made)
+    kernel, bias = network.classifier
+    (layer,) = network.lstm_layers
+    (first, *others) = layer
+    damaged = {
+        "labels": dataclasses.replace(network, classifier=(kernel[:, :2], bias[:2])),
+        "finite": dataclasses.replace(network, classifier=(kernel * np.nan, bias)),
+        "directions": dataclasses.replace(network, lstm_layers=((first[1:] + first[:1], *others),)),
+    }
+    metadata = exports.described(made)
+    front = FrontEnd.from_features(made.features)
+    for name, wrong in damaged.items():
+        monkeypatch.setattr(
+            "speech.inside.explanation.read_onnx", lambda file, w=wrong: (metadata, front, w)
+        )
+        text = refusal(ModelError, lambda name=name: open_model(tmp_path / f"{name}.onnx"))
+        assert "that fit one another" in text
+
+
+def test_a_long_clip_of_a_large_network_is_explained_in_parts_of_the_memory(tmp_path):
+    features = FeatureConfig(clip_seconds=4.0, n_mels=40, n_mfcc=13)
+    made = exports.model(Architecture((), 1, 4), features)
+    model = open_model(exports.folder(tmp_path, made))
+    clip = np.random.default_rng(1).uniform(-0.1, 0.1, features.n_samples).astype(np.float32)
+    assert explain(model, clip).unfolding is None  # 398 steps, each of which would ask again
+    assert rows_at_once(features.n_frames) == 10
+    short = mfcc(clip[:16_000], features)
+    together = trace(model.network, np.stack([short, short])).probabilities
+    np.testing.assert_allclose(unfold(model, short)[-1], together[0], atol=1e-5)
 
 
 def test_an_export_of_another_model_than_the_one_beside_it_is_refused(tmp_path):
