@@ -109,7 +109,7 @@ def quiet_ray() -> None:
 
 
 def prepare_server(*, public: bool) -> None:
-    """Set up what Gradio and matplotlib need to serve a page.
+    """Set up what Gradio, matplotlib and NumPy need to serve a page.
 
     Args:
         public: Whether the page is also to be reached through Gradio's servers.
@@ -119,6 +119,7 @@ def prepare_server(*, public: bool) -> None:
     """
     import platformdirs
 
+    limit_blas()
     uploads = os.environ.get("GRADIO_TEMP_DIR") or str(private_folder("uploads"))
     os.environ["GRADIO_TEMP_DIR"] = uploads
     pictures = platformdirs.user_config_path("matplotlib")
@@ -197,13 +198,22 @@ def share_cores() -> None:
     machine busy, and took a quarter of its speed from the network (docs/recipe.md). With one, sums
     also come in one order on every machine.
     """
-    import numpy as np  # noqa: F401  # its BLAS has to be there to be limited
-    from threadpoolctl import threadpool_limits
-
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, (os.cpu_count() or 2) - 1)))
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+    limit_blas()
+
+
+def limit_blas() -> None:
+    """Let NumPy's BLAS compute with one thread, unless the user has set how many.
+
+    The products here are small: with two threads, which wait for each other in a loop, looking
+    inside a clip took 20 times the processor time.
+    """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    threadpool_limits(int(os.environ["OPENBLAS_NUM_THREADS"]), "blas")
+    if "numpy" in sys.modules:  # it has read the variable already
+        from threadpoolctl import threadpool_limits
+
+        threadpool_limits(int(os.environ["OPENBLAS_NUM_THREADS"]), "blas")
 
 
 def command_line() -> str:

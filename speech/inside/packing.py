@@ -19,12 +19,13 @@ Fields of the header:
     layers         for each LSTM layer its "directions" ("forward", "backward") and "units"
     attribution    the "label" of which it is, its log-odds "score", and that of silence,
                    "silence_score"; left out where the array of that name is
+    note           a sentence about the clip; left out where there is nothing to say
     arrays         by name: "shape", "offset" from the end of the header, "type", and of quantized
                    ones "low" and "high"
 
 An array of the type uint8 or uint16 with "low" and "high" stands for low + (high - low) * q / 255
 or 65535; with 16 bits the equations of a cell hold within 1e-3, with 8 bits a picture is the same.
-An array of the type uint16 without them is what it is. The arrays, in their order:
+An array without them is what it is. The arrays, in their order:
 
     waveform                     (500, 2), lowest and highest sample of each column of the clip
     mel                          (n_frames, n_mels), power in dB
@@ -40,6 +41,8 @@ An array of the type uint16 without them is what it is. The arrays, in their ord
                                  left out where it was not computed (live)
     attribution                  (n_frames, n_mels), what each cell of mel adds to the log-odds of
                                  a class, in nats; left out where it was not computed
+    sound                        (n,), the bytes of a WAV file of the clip; left out where it was
+                                 not asked for
 """
 
 import json
@@ -51,6 +54,7 @@ import numpy as np
 from speech.formats.weights import Array
 from speech.inside.attribution import Attribution
 from speech.inside.explanation import Explanation
+from speech.live.mic_check import wav_bytes
 
 FORMAT = 1
 _MAGIC = b"LSTM"
@@ -90,6 +94,9 @@ def pack(
     explanation: Explanation,
     bits: Literal[8, 16] = 16,
     attribution: Attribution | None = None,
+    *,
+    with_sound: bool = False,
+    note: str = "",
 ) -> bytes:
     """The explanation in the layout above; a clip of the bundled model takes 200 or 100 kB.
 
@@ -97,6 +104,8 @@ def pack(
         explanation: As ``explain`` gives it.
         bits: Of each number.
         attribution: As ``attribute`` gives it for the same clip.
+        with_sound: Whether the clip itself is in it, as a WAV file.
+        note: What the reader should know of the clip.
 
     Example:
         >>> from speech.inside.explanation import explain, open_model, read_clip
@@ -111,6 +120,11 @@ def pack(
     parts: list[bytes] = []
     offset = 0
     header, arrays = contents(explanation, attribution)
+    if note:
+        header["note"] = note
+    if with_sound:
+        sound = wav_bytes(explanation.waveform, header["sample_rate"])
+        arrays["sound"] = np.frombuffer(sound, np.uint8)
     for name, array in arrays.items():
         entry, content = _quantized(array, bits)
         entries[name] = entry | {"shape": array.shape, "offset": offset}
@@ -147,8 +161,8 @@ def unpack(content: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
 
 def _quantized(array: Array, bits: int) -> tuple[dict[str, Any], bytes]:
     kind = np.dtype(f"<u{bits // 8}")
-    if array.dtype == np.uint16:
-        return {"type": "uint16"}, array.astype("<u2").tobytes()
+    if array.dtype in (np.uint8, np.uint16):
+        return {"type": str(array.dtype)}, array.astype(array.dtype.newbyteorder("<")).tobytes()
     low, high = float(array.min()), float(array.max())
     scale = np.iinfo(kind).max / (high - low) if high > low else 0.0
     whole = np.rint((array.astype(np.float64) - low) * scale).astype(kind)

@@ -9,7 +9,6 @@ from speech.inside.attribution import Attribution
 from speech.inside.explanation import Explanation
 from speech.inside.packing import pack
 from speech.inside.parts import Effect
-from speech.live.mic_check import wav_bytes
 
 _STATIC = Path(__file__).parent / "static"
 _PAGE = """<!doctype html>
@@ -21,7 +20,6 @@ _PAGE = """<!doctype html>
 <title>{title}</title>
 <style>
 body {{ max-width: 72rem; margin: 0 auto; padding: 1rem; font-family: system-ui, sans-serif; }}
-audio {{ display: block; width: 100%; margin: 0 0 1rem; }}
 table {{ border-collapse: collapse; }}
 th, td {{ padding: 0.2rem 1rem 0.2rem 0; text-align: left; }}
 {style}
@@ -29,7 +27,6 @@ th, td {{ padding: 0.2rem 1rem 0.2rem 0; text-align: left; }}
 </head>
 <body class="inside-alone">
 <h1>{title}</h1>
-<audio controls src="data:audio/wav;base64,{sound}"></audio>
 <div id="inside"></div>
 <h2>What each part is worth</h2>
 <table>
@@ -41,8 +38,7 @@ th, td {{ padding: 0.2rem 1rem 0.2rem 0; text-align: left; }}
 <script>
 {script}
 const bytes = Uint8Array.from(atob("{data}"), (letter) => letter.charCodeAt(0));
-const audio = document.querySelector("audio");
-drawInside(document.getElementById("inside"), bytes.buffer, {{ audio }});
+drawInside(document.getElementById("inside"), bytes.buffer);
 </script>
 </body>
 </html>
@@ -63,7 +59,6 @@ def explained_page(
         attribution: Shown beside it.
         effects: What the model answers without a part, a row each.
     """
-    features = explanation.model.config.features
     rows = (
         f"<tr><td>{html.escape(e.part)}</td><td>{html.escape(e.label)}</td>"
         f"<td>{e.probability:.1%}</td></tr>"
@@ -73,11 +68,6 @@ def explained_page(
         title=html.escape(f"Inside the LSTM: {name}"),
         style=(_STATIC / "inside.css").read_text("utf-8"),
         script=(_STATIC / "inside.js").read_text("utf-8"),
-        sound=_base64(wav_bytes(explanation.waveform, features.sample_rate)),
-        data=_base64(pack(explanation, attribution=attribution)),
+        data=base64.b64encode(pack(explanation, attribution=attribution, with_sound=True)).decode(),
         rows="\n".join(rows),
     )
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode()

@@ -36,6 +36,7 @@ class ModelRegistry:
     ) -> None:
         self.first = first.name
         self._load = load
+        self._first_place = home
         self._loaded = {first.name: first}
         self._homes: dict[str, Path] = {}
         for folder in folders if load is not None else ():
@@ -63,12 +64,25 @@ class ModelRegistry:
         with self._lock:
             if name not in self._loaded:
                 if self._load is None or name not in self._homes:
-                    raise ModelError(
-                        f"expected one of the models {', '.join(self.names)}, got {name!r}; "
-                        "choose one of them"
-                    )
+                    raise self._unknown(name)
                 self._loaded[name] = warm_up(self._load(self._homes[name]))
             return self._loaded[name]
+
+    def place(self, name: str | None = None) -> Path:
+        """The folder of the model of this name, or its file; by default the one to begin with.
+
+        Raises:
+            ModelError: There is none, or it has no file.
+        """
+        name = name or self.first
+        if name not in self.names:
+            raise self._unknown(name)
+        place = self._first_place if name == self.first else self._homes[name]
+        if place is None:
+            raise ModelError(
+                f"expected a model in a file, got {name!r}, which has none; choose another"
+            )
+        return place
 
     def card(self, name: str) -> str:
         """The model card as Markdown without its pictures, or why there is none."""
@@ -114,6 +128,11 @@ class ModelRegistry:
     def picture(self, name: str, file: str) -> Path | None:
         """One of the pictures beside the model, if it is there."""
         return self._file(name, lambda folder: folder.path / file)
+
+    def _unknown(self, name: str) -> ModelError:
+        return ModelError(
+            f"expected one of the models {', '.join(self.names)}, got {name!r}; choose one of them"
+        )
 
     def _file(self, name: str, which: Callable[[ModelFolder], Path]) -> Path | None:
         home = self._homes.get(name)

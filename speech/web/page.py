@@ -59,6 +59,8 @@ def build_page(registry: ModelRegistry) -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("Live"):
                 gr.HTML("<speech-live></speech-live>", apply_default_css=False, padding=False)
+            with gr.Tab("Inside"):
+                gr.HTML("<speech-inside></speech-inside>", apply_default_css=False, padding=False)
             with gr.Tab("File", render_children=True):
                 connect = _file_tab()
             with gr.Tab("Model", render_children=True):

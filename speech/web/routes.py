@@ -11,6 +11,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from speech.errors import SpeechError
+from speech.web.inside import MAX_LIVE_BYTES, MAX_RECORDING_BYTES, Explainer
 from speech.web.models import ModelRegistry
 from speech.web.open_pages import UnknownPageError
 from speech.web.page import DEMO, EXAMPLES
@@ -67,6 +68,29 @@ def live_routes(registry: ModelRegistry, listeners: Listeners) -> list[Route]:
         _route("/live/{key}", push, _SOUND),
         _route("/live/{key}/end", end),
     ]
+
+
+def inside_routes(explainer: Explainer) -> list[Route]:
+    """The request of the Inside tab: what a model does with a recording, an example, or live sound.
+
+    Args:
+        explainer: What looks inside.
+    """
+
+    async def look(request: Request) -> Answer:
+        query = request.query_params
+        model = query.get("model")
+        if "example" in query:
+            return await run_in_threadpool(explainer.example, model, query["example"])
+        is_live = "rate" in query
+        _check_length(request, MAX_LIVE_BYTES if is_live else MAX_RECORDING_BYTES)
+        content = await request.body()
+        if not is_live:
+            return await run_in_threadpool(explainer.recording, model, content)
+        rate, moving = float(query["rate"]), "moving" in query
+        return await run_in_threadpool(explainer.sound, model, content, rate, moving=moving)
+
+    return [_route("/inside", look, _SOUND)]
 
 
 def _check_length(request: Request, limit: int) -> None:

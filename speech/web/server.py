@@ -13,9 +13,10 @@ from speech.web.address import Address
 from speech.web.answers import MAX_MEGABYTES, answer_waveform
 from speech.web.gradio_patches import gradio as gr
 from speech.web.gradio_patches import slow_down_queue
+from speech.web.inside import Explainer
 from speech.web.models import ModelRegistry
 from speech.web.page import EXAMPLES, STATIC, build_page, page_theme
-from speech.web.routes import live_routes
+from speech.web.routes import inside_routes, live_routes
 from speech.web.sessions import Listeners
 
 _SCRIPTS = (
@@ -26,7 +27,10 @@ _SCRIPTS = (
     "live.js",
     "timeline.js",
     "recorder.js",
+    "inside.js",
+    "inside_tab.js",
 )
+_STYLES = ("page.css", "inside.css")
 _FIRST_PAGE_SECONDS = 5.0  # a browser has loaded the page by then
 
 
@@ -40,7 +44,7 @@ def serve(registry: ModelRegistry, address: Address) -> gr.Blocks:
     address.check()
     prepare_server(public=address.share)
     blocks = build_page(registry)
-    routes = live_routes(registry, Listeners())
+    routes = [*live_routes(registry, Listeners()), *inside_routes(Explainer(registry))]
     try:
         blocks.launch(
             server_name=address.host,
@@ -59,7 +63,7 @@ def serve(registry: ModelRegistry, address: Address) -> gr.Blocks:
             max_file_size=f"{MAX_MEGABYTES}mb",
             allowed_paths=[str(EXAMPLES)],
             theme=page_theme(),
-            css=(STATIC / "page.css").read_text("utf-8"),
+            css="".join((STATIC / name).read_text("utf-8") for name in _STYLES),
             head=_scripts(),
             app_kwargs={"routes": routes},
         )

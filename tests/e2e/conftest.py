@@ -98,7 +98,7 @@ def browser(launch) -> Any:
 
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory) -> Iterator[Callable[..., str]]:
-    """``serve(recognizer)``: the address of a page with that model."""
+    """``serve(recognizer, home)``: the address of a page with that model, which lies there."""
     pytest.importorskip("gradio")
     from speech.web.address import Address
     from speech.web.models import ModelRegistry, warm_up
@@ -108,12 +108,12 @@ def serve(tmp_path_factory) -> Iterator[Callable[..., str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
 
-        def serve(recognizer: Recognizer) -> str:
+        def serve(recognizer: Recognizer, home: Path | None = None) -> str:
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
                 port = probe.getsockname()[1]
             # where numba has no cache yet, the first MFCC takes half a minute
-            blocks = serve_page(ModelRegistry(warm_up(recognizer)), Address(port=port))
+            blocks = serve_page(ModelRegistry(warm_up(recognizer), home), Address(port=port))
             served.append(blocks)
             return str(blocks.local_url)
 

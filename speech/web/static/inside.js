@@ -1,5 +1,5 @@
-// What the LSTM does with a clip: drawInside(element, buffer, {audio}) draws one packed explanation
-// (speech/inside/packing.py says what its bytes are). It knows nothing of the server: `speech
+// What the LSTM does with a clip: drawInside(element, buffer) draws one packed explanation
+// (speech/inside/packing.py says what its bytes are), and plays the sound that is in it. It knows nothing of the server: `speech
 // explain` puts it into a file that is opened without one.
 window.drawInside = (() => {
   const GATES = [
@@ -12,23 +12,28 @@ window.drawInside = (() => {
     ["hidden", "Hidden state h", "What the unit shows: o times tanh(c)."],
   ];
   const LINES = 4; // classes whose probability is drawn
+  const STRIP = 40; // pixels of a part in the panel of all memories
 
   const PAGE = `
-    <p class="inside-answer" role="status"></p>
+    <div class="inside-top">
+    <p class="inside-answer"></p>
     <div class="inside-bar">
       <button type="button" name="play">Play</button>
-      <label>Layer and direction <select name="part"></select></label>
+      <label>Part <select name="part"></select></label>
       <label>Unit <input name="unit" type="number" min="0" step="1"></label>
       <output name="time"></output>
     </div>
-    <div class="inside-equations" aria-live="off"></div>
+    <div class="inside-equations"></div>
+    </div>
     <div class="inside-panels" tabindex="0" role="slider" aria-label="Time in the clip: arrow keys
       left and right go from step to step, up and down from unit to unit, space plays">
       <div class="inside-cursor"></div>
     </div>
+    <audio></audio>
     <div class="inside-axis" aria-hidden="true"></div>`;
 
-  /** The header and a function that gives an array by name: {shape, at(index), low, high}. */
+  /** The header and the arrays by name: {shape, whole, low, high, at(index)}; whole as they were sent,
+   *  at(index) what that stands for. */
   function read(buffer) {
     const view = new DataView(buffer);
     if (view.getUint32(0, false) !== 0x4c53544d) throw new Error("no packed explanation");
@@ -41,15 +46,14 @@ window.drawInside = (() => {
       const Kind = type === "uint8" ? Uint8Array : Uint16Array;
       const whole = new Kind(buffer, start + offset, shape.reduce((a, b) => a * b, 1));
       const unit = low === undefined ? 1 : (high - low) / (type === "uint8" ? 255 : 65535);
-      arrays[name] = { shape, low: low ?? 0, high, at: (i) => (low ?? 0) + whole[i] * unit };
+      arrays[name] = { shape, whole, unit, low: low ?? 0, high, at: (i) => (low ?? 0) + whole[i] * unit };
     }
     return { header, arrays };
   }
 
   class Inside {
-    constructor(element, buffer, { audio = null } = {}) {
+    constructor(element, buffer) {
       this.element = element;
-      this.audio = audio;
       this.step = 0;
       this.unit = null;
       element.classList.add("inside");
@@ -59,9 +63,9 @@ window.drawInside = (() => {
       this.part = element.querySelector("[name=part]");
       this.number = element.querySelector("[name=unit]");
       this.button = element.querySelector("[name=play]");
-      this.button.hidden = !audio;
-      this.button.onclick = () => (audio.paused ? audio.play() : audio.pause());
-      if (audio) audio.addEventListener("play", () => this.follow());
+      this.audio = element.querySelector("audio");
+      this.button.onclick = () => this.play();
+      this.audio.onplay = () => this.follow();
       this.part.onchange = () => this.choose(null);
       this.number.onchange = () => this.choose(Number(this.number.value));
       this.panels.onkeydown = (event) => this.press(event);
@@ -79,14 +83,20 @@ window.drawInside = (() => {
       this.cursor(this.header.seconds / 2);
     }
 
-    /** Show another explanation of the same model; the cursor and the unit stay. */
-    update(buffer) {
-      Object.assign(this, read(buffer));
+    /** Show another explanation of the same model; the cursor and the unit stay. Where more follow at
+     *  once, the units stay in their order, too, and what is out of sight is not drawn. */
+    update(buffer, { isMoving = false } = {}) {
+      const { header, arrays } = read(buffer);
+      for (const name of Object.keys((isMoving && this.isMoving && this.arrays) || {})) {
+        if (name.endsWith(".order")) arrays[name] = this.arrays[name];
+      }
+      Object.assign(this, { header, arrays, isMoving });
+      this.load();
       const names = this.header.layers.flatMap(({ directions }, number) =>
         directions.map((direction) => [`layer.${number}.${direction}`, number, direction]));
       if (this.part.length !== names.length) {
         this.part.replaceChildren(...names.map(([value, number, direction]) =>
-          new Option(`${number + 1}, ${direction}`, value)));
+          new Option(`Layer ${number + 1}, ${direction}`, value)));
       }
       const { answer, probability, model } = this.header;
       this.element.querySelector(".inside-answer").textContent =
@@ -97,6 +107,27 @@ window.drawInside = (() => {
       this.choose(this.unit);
     }
 
+    /** The sound that is in the explanation, if there is one, to be played. */
+    load() {
+      this.audio.pause();
+      URL.revokeObjectURL(this.audio.src);
+      const { sound } = this.arrays;
+      this.button.hidden = !sound;
+      if (sound) this.audio.src = URL.createObjectURL(new Blob([sound.whole], { type: "audio/wav" }));
+    }
+
+    /** Play from the cursor, or from the beginning where the cursor is at the end; or pause. */
+    play() {
+      if (!this.audio.paused) return this.audio.pause();
+      this.audio.currentTime = this.time > this.header.seconds - 0.05 ? 0 : this.time;
+      return this.audio.play();
+    }
+
+    /** Names of the parts, in their order: "layer.0.forward" and so on. */
+    get parts() {
+      return [...this.part.options].map(({ value }) => value);
+    }
+
     /** The panels: id, title, caption, height, how it is drawn. */
     list() {
       const { arrays, header } = this;
@@ -104,7 +135,7 @@ window.drawInside = (() => {
       const heat = (name, kind, times) => (canvas) => this.heat(canvas, name, kind, times);
       const cell = ([id, title, caption]) =>
         [id, title, caption, 96, (canvas) => this.heat(canvas, `${this.part.value}.${id}`,
-          id.endsWith("gate") ? "share" : "signed", header.step_times, true)];
+          id.endsWith("gate") ? "share" : "signed", header.step_times, this.part.value)];
       return [
         ["waveform", "Waveform", "The clip that the model answers for.", 64, (c) => this.wave(c)],
         ["mel", "Mel spectrogram", `Power by time and frequency, ${low} to ${high} Hz, low ones ` +
@@ -118,6 +149,9 @@ window.drawInside = (() => {
           (c) => this.bars(c)],
         arrays.probabilities && ["probabilities", "Probabilities",
           "The answer, had the clip fallen silent at that time.", 96, (c) => this.lines(c)],
+        ["cells", "All memory cells", "A row for each unit, those first that are active early: " +
+          "orange is above zero, blue below; choose one.", STRIP * this.parts.length,
+          (c) => this.memories(c)],
         ...GATES.map(cell),
       ].filter(Boolean);
     }
@@ -144,9 +178,9 @@ window.drawInside = (() => {
           textContent: `${Number(((quarter * seconds) / 4).toFixed(2))} s` })));
     }
 
-    /** Choose a unit of the part that is chosen; null takes the one whose memory moves most. */
+    /** Choose a unit of the part that is chosen; null takes the one that shows most. */
     choose(unit) {
-      const { shape: [steps, units], at } = this.arrays[`${this.part.value}.cell`];
+      const { shape: [steps, units], at } = this.arrays[`${this.part.value}.hidden`];
       this.number.max = units - 1;
       if (unit === null || !(unit >= 0 && unit < units)) {
         let most = -1;
@@ -177,8 +211,9 @@ window.drawInside = (() => {
       this.panels.setAttribute("aria-valuemin", 0);
       this.panels.setAttribute("aria-valuemax", end);
       this.panels.setAttribute("aria-valuenow", this.time.toFixed(3));
-      this.element.querySelector("[name=time]").textContent =
-        `${this.time.toFixed(2)} s, step ${this.step + 1} of ${last + 1}`;
+      const text = `${this.time.toFixed(2)} s, step ${this.step + 1} of ${last + 1}`;
+      this.element.querySelector("[name=time]").textContent = text;
+      this.panels.setAttribute("aria-valuetext", text);
       this.tell();
     }
 
@@ -193,10 +228,11 @@ window.drawInside = (() => {
           step * units + this.unit);
       const [i, f, g, o, c, h] = GATES.map(([name]) => value(name, this.step));
       const was = value("cell", before);
-      const n = (number, name) => `<span data-name="${name}">${number.toFixed(4)}</span>`;
+      const n = (number, name, digits = 4) =>
+        `<span data-name="${name}">${number.toFixed(digits)}</span>`;
       this.element.querySelector(".inside-equations").innerHTML = `
         <div><i>c</i> = <i>f</i> · <i>c</i><sub>before</sub> + <i>i</i> · <i>g</i>
-          = ${n(f, "f")} · ${n(was, "before")} + ${n(i, "i")} · ${n(g, "g")} = ${n(c, "c")}</div>
+          = ${n(f, "f", 5)} · ${n(was, "before")} + ${n(i, "i")} · ${n(g, "g")} = ${n(c, "c")}</div>
         <div><i>h</i> = <i>o</i> · tanh(<i>c</i>)
           = ${n(o, "o")} · ${n(Math.tanh(c), "tanh")} = ${n(h, "h")}</div>`;
     }
@@ -213,7 +249,7 @@ window.drawInside = (() => {
         ArrowLeft: () => go(-1), ArrowRight: () => go(1),
         Home: () => this.cursor(0), End: () => this.cursor(this.header.seconds),
         ArrowUp: () => unit(1), ArrowDown: () => unit(-1),
-        " ": () => this.audio && this.button.click(),
+        " ": () => this.arrays.sound && this.play(),
       };
       if (!actions[event.key]) return;
       actions[event.key]();
@@ -224,12 +260,18 @@ window.drawInside = (() => {
       const box = this.panels.getBoundingClientRect();
       this.cursor(((event.clientX - box.left) / box.width) * this.header.seconds);
       const id = event.target.closest("figure")?.dataset.panel;
+      const isAll = id === "cells";
       if (event.type !== "pointerdown" || event.target.tagName !== "CANVAS" ||
-          !GATES.some(([name]) => name === id)) return;
+          !(isAll || GATES.some(([name]) => name === id))) return;
       const canvas = event.target.getBoundingClientRect();
+      let down = Math.min(Math.max((event.clientY - canvas.top) / canvas.height, 0), 0.999);
+      if (isAll) {
+        down *= this.parts.length;
+        this.part.selectedIndex = Math.floor(down);
+        down %= 1;
+      }
       const units = this.arrays[`${this.part.value}.order`];
-      const place = Math.floor((1 - (event.clientY - canvas.top) / canvas.height) * units.shape[0]);
-      this.choose(units.at(Math.min(Math.max(place, 0), units.shape[0] - 1)));
+      this.choose(units.at(Math.floor((1 - down) * units.shape[0])));
     }
 
     /** Let the cursor follow the sound while it plays. */
@@ -244,61 +286,94 @@ window.drawInside = (() => {
     }
 
     draw() {
+      const style = getComputedStyle(this.element);
+      this.color = (name) => style.getPropertyValue(`--inside-${name}`).trim();
+      this.tables = {};
       const list = new Map(this.list().map(([id, , , , draw]) => [id, draw]));
-      for (const panel of this.panels.querySelectorAll("figure")) {
-        const canvas = panel.querySelector("canvas");
-        const { clientWidth: width, clientHeight: height } = canvas;
+      // all sizes first: after the first change to a canvas each of them would cost a layout
+      const canvases = [...this.panels.querySelectorAll("canvas")].map((canvas) =>
+        [canvas, canvas.parentElement.dataset.panel, canvas.getBoundingClientRect()]);
+      for (const [canvas, id, { top, bottom, width }] of canvases) {
         if (!width) return; // in a tab that is not shown
-        canvas.width = width * devicePixelRatio;
-        canvas.height = height * devicePixelRatio;
+        const height = bottom - top;
+        const [across, down] = [width, height].map((n) => Math.round(n * devicePixelRatio));
+        if (canvas.width !== across || canvas.height !== down) {
+          Object.assign(canvas, { width: across, height: down });
+        } else if (this.isMoving && (bottom < 0 || top > innerHeight)) {
+          continue;
+        }
         const context = canvas.getContext("2d");
-        context.scale(devicePixelRatio, devicePixelRatio);
+        context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
+        context.clearRect(0, 0, width, height);
         Object.assign(context, { imageSmoothingEnabled: false, font: "12px system-ui, sans-serif" });
-        list.get(panel.dataset.panel)({ context, width, height });
+        list.get(id)({ context, width, height, top: 0 });
       }
-    }
-
-    color(name) {
-      return getComputedStyle(this.element).getPropertyValue(`--inside-${name}`).trim();
     }
 
     x(seconds, width) {
       return (seconds / this.header.seconds) * width;
     }
 
-    /** (n, rows): strength is how opaque a color is, so that it reads on light and on dark. */
-    heat({ context, width, height }, name, kind, [first, step], cells = false) {
-      const { shape: [n, rows], at, low, high } = this.arrays[name];
-      const order = cells ? this.arrays[`${this.part.value}.order`].at : (row) => row;
+    /** Pixels for strengths from -1 to 1 in 511 steps: how opaque a color is, so that it reads on light
+     *  and on dark. */
+    table(kind) {
+      return (this.tables[kind] ??= (() => {
+        const rgb = (color) => [1, 3, 5].map((i) => parseInt(color.slice(i, i + 2), 16));
+        const [plus, minus] = (kind === "share" ? ["share", "share"] : ["plus", "minus"])
+          .map((color) => rgb(this.color(color)));
+        const bytes = new Uint8ClampedArray(4 * 511);
+        for (let i = -255; i <= 255; i++) {
+          bytes.set([...(i < 0 ? minus : plus), Math.abs(i)], 4 * (i + 255));
+        }
+        return new Uint32Array(bytes.buffer);
+      })());
+    }
+
+    /** (n, rows) as a heat map, the first row at the bottom; of the cells of a part in the order of its
+     *  units, with the chosen one in a frame. */
+    heat({ context, width, height, top }, name, kind, [first, step], part = null) {
+      const { shape: [n, rows], whole, unit, low, high } = this.arrays[name];
+      const table = this.table(kind);
+      const order = part && this.arrays[`${part}.order`].whole;
+      const limit = kind === "signed" ? this.limit(name) : part ? 1 : high - low || 1;
+      const scale = (255 * unit) / limit;
+      const zero = 255 + (kind === "signed" || part ? (255 * low) / limit : 0) + 0.5;
       const image = new ImageData(n, rows);
-      const rgb = (color) => [1, 3, 5].map((i) => parseInt(color.slice(i, i + 2), 16));
-      const [plus, minus] = (kind === "share" ? ["share", "share"] : ["plus", "minus"])
-        .map((color) => rgb(this.color(color)));
-      const gate = cells && kind === "share";
-      const limit = kind === "signed" ? this.limit(name) : 1;
-      for (let t = 0; t < n; t++) {
-        for (let row = 0; row < rows; row++) {
-          const value = at(t * rows + order(row));
-          const strength = gate ? value : kind === "share" ? (value - low) / (high - low || 1)
-            : value / limit;
-          const pixel = 4 * ((rows - 1 - row) * n + t);
-          image.data.set(strength < 0 ? minus : plus, pixel);
-          image.data[pixel + 3] = 255 * Math.min(Math.abs(strength), 1);
+      const pixels = new Uint32Array(image.data.buffer);
+      for (let row = 0; row < rows; row++) {
+        const from = order ? order[row] : row;
+        for (let t = 0, pixel = (rows - 1 - row) * n; t < n; t++, pixel++) {
+          pixels[pixel] = table[Math.min(Math.max(zero + whole[t * rows + from] * scale, 0), 510) | 0];
         }
       }
       const small = new OffscreenCanvas(n, rows);
       small.getContext("2d").putImageData(image, 0, 0);
       const [from, to] = [first - step / 2, first + (n - 0.5) * step];
-      context.drawImage(small, this.x(from, width), 0, this.x(to - from, width), height);
-      if (!cells) return;
+      context.drawImage(small, this.x(from, width), top, this.x(to - from, width), height);
+      if (part !== this.part.value) return;
       context.strokeStyle = this.color("cursor");
-      const y = (1 - (this.place + 0.5) / rows) * height;
+      const y = top + (1 - (this.place + 0.5) / rows) * height;
       context.strokeRect(0, y - Math.max(height / rows / 2, 1.5), width, Math.max(height / rows, 3));
+    }
+
+    /** The memory of every layer and direction, one below the other. */
+    memories({ context, width }) {
+      this.parts.forEach((part, number) => {
+        const top = number * STRIP;
+        this.heat({ context, width, height: STRIP - 2, top }, `${part}.cell`, "signed",
+          this.header.step_times, part);
+        const text = this.part.options[number].textContent;
+        context.fillStyle = this.color("paper");
+        context.fillRect(0, top, context.measureText(text).width + 10, 16);
+        context.fillStyle = this.color("ink");
+        context.fillText(text, 5, top + 12);
+      });
     }
 
     /** From where on the color is full: 98 of 100 numbers lie below. Of MFCC, whose first one is
      *  loudness and ten times the rest, 95. */
     limit(name) {
+      if (name.endsWith("candidate") || name.endsWith("hidden")) return 1; // they are in (-1, 1)
       const { shape: [n, rows], at } = this.arrays[name];
       const sizes = new Float32Array(n * rows);
       for (let i = 0; i < sizes.length; i++) sizes[i] = Math.abs(at(i));
@@ -356,8 +431,9 @@ window.drawInside = (() => {
       this.sizes.disconnect();
       this.themes.disconnect();
       this.dark.removeEventListener("change", this.redraw);
+      this.audio.pause();
     }
   }
 
-  return (element, buffer, options) => new Inside(element, buffer, options);
+  return (element, buffer) => new Inside(element, buffer);
 })();
