@@ -145,7 +145,7 @@ def index_corpus(root: Path, *, on_note: OnNote = warn) -> Corpus:
     if not root.is_dir():
         what = "a file" if root.exists() else "a folder that is not found"
         raise CorpusError(
-            f"{root}: expected the folder of a corpus, got {what}; see: speech prepare --help"
+            f"{root}: expected the folder of a corpus, got {what}; speech prepare makes one"
         )
     passed_over = PassedOver()
     try:
