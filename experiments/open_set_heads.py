@@ -38,7 +38,7 @@ from speech.training.sources import Source, load_sources
 RECIPE = str(Path(__file__).with_name("many_sources.toml"))
 Array = npt.NDArray[Any]
 SEEDS = (1, 2, 3)
-N_CLIPS = 65_536  # augmented, of each seed
+N_CLIPS = 16_384  # augmented, of each seed
 CLUSTERS = (4, 16)
 RATE = 0.01  # of other words that are accepted
 
