@@ -251,7 +251,7 @@ def expect_sentence(page, *parts) -> None:
 def test_a_browser_without_simd_gets_a_sentence(visit, launch):
     old = launch(ALLOWED, FAKE, "--js-flags=--no-enable-sse4-1 --no-enable-sse3 --no-enable-ssse3")
     page = visit(chromium=old)
-    expect_sentence(page, "This browser has no WebAssembly SIMD", "use Chrome or Edge 91")
+    expect_sentence(page, "This browser has no WebAssembly SIMD", "use Chrome or Edge 92")
 
 
 def test_a_browser_without_audio_worklet_gets_a_sentence(visit, launch, address):
@@ -278,7 +278,7 @@ def test_an_address_that_is_not_safe_gets_a_sentence(visit, launch, address):
         ("model.onnx", b"not a model", "expected a model, got another or a damaged file"),
         ("model.onnx", b"", "expected a model of speech export, got another one"),
         ("onnxruntime.wasm", None, "expected a model that this browser can run, got an error"),
-        ("engine.js", None, "A file of this page is missing or damaged"),
+        ("engine.js", None, "a file of this page is missing or damaged"),
         ("live.html", None, "expected the file live.html, got status 404"),
     ],
 )

@@ -11,7 +11,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from speech.cli.main import app
 from speech.detection import DecoderConfig
 from speech.environment import cache_folder
 from speech.errors import ModelError, SpeechError
@@ -179,3 +181,14 @@ def test_a_folder_that_cannot_be_written_is_one_line(package, tmp_path, refused)
     (tmp_path / "file").write_text("")
     message = refused(SpeechError, lambda: export_page(MODEL, tmp_path / "file" / "page", package))
     assert "expected a folder that can be written" in message
+
+
+def test_the_command_writes_a_page_and_says_how_to_look_at_it(package, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ["export", "commands-8", "--to", "web", "--runtime", str(package)]
+    said = CliRunner().invoke(app, command)
+    assert said.exit_code == 0, said.output
+    assert "python -m http.server -b 127.0.0.1 -d commands-8-web" in said.output
+    said = CliRunner().invoke(app, [*command, "--json", "--out", "again"])
+    assert json.loads(said.output)["path"] == "again"
+    assert contents(tmp_path / "again") == contents(tmp_path / "commands-8-web")

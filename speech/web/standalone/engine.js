@@ -10,7 +10,7 @@ const FEATURES = {
   SIMD: "AGFzbQEAAAABBQFgAAF7AwIBAAoKAQgAQQD9D/1iCw==",
   threads: "AGFzbQEAAAABBAFgAAADAgEABQQBAwEBCgsBCQBBAP4QAgAaCw==",
 };
-const OLDEST = "use Chrome or Edge 91, Firefox 89, Safari 16.4, or a newer one";
+const OLDEST = "use Chrome or Edge 92, Firefox 114, Safari 16.4, or a newer one";
 
 // Throws a sentence where the browser cannot run the model.
 export function checkBrowser() {

@@ -31,7 +31,10 @@ class Model {
       else reject(new Error(error));
     };
     this.worker.onerror = () => {
-      const error = new Error("A file of this page is missing or damaged; export the page again.");
+      const error = new Error(
+        "The model's worker does not start: either a file of this page is missing or damaged, or " +
+          "the browser is older than Chrome or Edge 92, Firefox 114, Safari 16.4.",
+      );
       for (const { reject } of this.waiting.values()) reject(error);
     };
     this.count = 0;
