@@ -7,11 +7,13 @@ static files on this machine. Its microphone says the seven synthesized words th
 and again, the first one at once. Times count from the moment at which the address is opened; Start
 is pressed as soon as there is such a button. The share of a core is the processor time of the
 page's process while it listens, with its worker and its sound thread, and beside it that of all
-processes of the browser. Wants the extra dev, and Chromium.
+processes of the browser. Where the machine has other work, which is shown too, all takes longer,
+also in processor time. Wants the extra dev, and Chromium, and Linux.
 """
 
 import argparse
 import gzip
+import os
 import statistics
 import tempfile
 import time
@@ -63,6 +65,13 @@ def cpu_seconds(session: Any) -> tuple[float, float]:
     return sum(pages), sum(process["cpuTime"] for process in processes)
 
 
+def busy_seconds() -> float:
+    """Processor time of the whole machine so far; Linux only."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _idle, _waiting, *interrupts = map(int, fields[:8])
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+
+
 def one_round(address: str, recording: Path) -> dict[str, float]:
     """The figures of one visit."""
     with speaking_browser(recording) as browser:
@@ -76,26 +85,27 @@ def one_round(address: str, recording: Path) -> dict[str, float]:
         listening = time.perf_counter() - began
         page.locator("speech-live tr.detection").first.wait_for()
         detected = time.perf_counter() - began
-        own, whole = shares(session, page)
+        own, whole, others = shares(session, page)
         dropped = float(page.locator("speech-live").get_attribute("data-dropped") or 0)
         page.close()
         page = browser.new_page(bypass_csp=True)
         page.goto(f"{address}icon.svg")
         page.evaluate("import('/speech-commands.js').then(({ listen }) => listen())")
-        bare, _ = shares(session, page)
+        bare, *_ = shares(session, page)
     return {
         "ready": ready, "listening": listening, "detected": detected,
-        "own": own, "whole": whole, "bare": bare, "dropped": dropped,
+        "own": own, "whole": whole, "bare": bare, "dropped": dropped, "others": others,
     }  # fmt: skip
 
 
 def shares(session: Any, page: Page) -> list[float]:
-    """Of a core, by ``cpu_seconds``, from a while after now on."""
+    """Of a core: the page, the browser, and all else on the machine, from a while after now on."""
     page.wait_for_timeout(1000 * SETTLING)
-    before, at = cpu_seconds(session), time.perf_counter()
+    before, at = (*cpu_seconds(session), busy_seconds()), time.perf_counter()
     page.wait_for_timeout(1000 * SECONDS)
-    after, seconds = cpu_seconds(session), time.perf_counter() - at
-    return [(b - a) / seconds for a, b in zip(before, after, strict=True)]
+    after, seconds = (*cpu_seconds(session), busy_seconds()), time.perf_counter() - at
+    own, whole, machine = ((b - a) / seconds for a, b in zip(before, after, strict=True))
+    return [own, whole, machine - whole]
 
 
 def rows(rounds: list[dict[str, float]], raw: int, packed: int) -> list[tuple[str, str]]:
@@ -121,6 +131,7 @@ def rows(rounds: list[dict[str, float]], raw: int, packed: int) -> list[tuple[st
         ("of a core while it listens, the page with its worker", of("own", share)),
         ("of a core while it listens, all of the browser, drawing by software", of("whole", share)),
         ("of a core while listen() does, which draws nothing", of("bare", share)),
+        (f"other work meanwhile, of {os.cpu_count()} cores", of("others", share)),
         ("sound dropped", of("dropped", seconds)),
     ]  # fmt: skip
 

@@ -90,7 +90,7 @@ Model.opened = new Map();
 //   onDetection  called with { label, probability, start, time }, times in seconds of the stream
 //   onStep       called ten times a second with { time, peak, hint, probabilities }
 //   onNear       called with { label, probability, threshold, time }, a command that almost was one
-//   onEnd        called with a sentence where the microphone goes away
+//   onEnd        called with a sentence where the microphone goes away, or the model fails
 export async function listen(options = {}) {
   const { src = "model.onnx", sensitivity, threshold, smoothing } = options;
   const tell = {
@@ -122,8 +122,13 @@ export async function listen(options = {}) {
     waiting += CHUNK;
     const asked = model.ask("push", { key, pcm, rate: microphone.rate, lost });
     lost = 0;
-    receive(await asked);
+    const answer = await asked.catch((error) => {
+      microphone.close();
+      options.onEnd?.(error.message);
+      return { messages: [] };
+    });
     waiting -= CHUNK;
+    receive(answer);
   };
   await microphone.record(CHUNK, take, async (sentence) => {
     await stop();

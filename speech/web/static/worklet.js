@@ -10,10 +10,11 @@ registerProcessor(
     }
 
     process([channels]) {
-      for (let i = 0; channels.length && i < channels[0].length; i++) {
-        let sum = 0;
-        for (const channel of channels) sum += channel[i];
-        const sample = Math.round((sum / channels.length) * 32768);
+      const count = channels.length;
+      for (let i = 0; count && i < channels[0].length; i++) {
+        let sum = channels[0][i];
+        for (let k = 1; k < count; k++) sum += channels[k][i];
+        const sample = Math.round((sum / count) * 32768);
         this.piece[this.filled++] = Math.max(-32768, Math.min(32767, sample));
         if (this.filled === this.piece.length) {
           this.port.postMessage(this.piece.slice());
