@@ -19,9 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speech.audio import Waveform, fit_length, load_audio
-from speech.detection import DecoderConfig
 from speech.evaluation.markdown import table
-from speech.formats.from_onnx import read_onnx
 from speech.recognizer import Recognizer
 from speech.recognizer import load as load_model
 from speech.teach import judging, teaching, thresholds
@@ -69,7 +67,7 @@ def takes_of(folder: Path, words: list[str]) -> list[Take]:
 class Bench:
     """The encoder, and the vectors that were computed already."""
 
-    def __init__(self, shared: Path) -> None:
+    def __init__(self, shared: Path, cache: Path | None) -> None:
         self.encoder = Encoder.of_model("commands-8")
         self.plain: Recognizer = load_model("commands-8")
         self.streams = [
@@ -79,12 +77,19 @@ class Bench:
             for first in range(0, len(paths), 20)
         ]
         self.hours = sum(map(len, self.streams)) / RATE / 3600
+        self._cache = cache
         self._clips: dict[tuple[int, tuple[int, ...]], npt.NDArray[np.float32]] = {}
 
     @functools.cached_property
     def seconds(self) -> list[npt.NDArray[np.float32]]:
         """The vectors of other speech, one a tenth of a second."""
-        return [_windows(self.encoder.recognizer.embed, s) for s in self.streams]
+        if self._cache and self._cache.exists():
+            with np.load(self._cache) as kept:
+                return [kept[name] for name in kept.files]
+        vectors = [_windows(self.encoder.recognizer.embed, s) for s in self.streams]
+        if self._cache:
+            np.savez(self._cache, *vectors)
+        return vectors
 
     @functools.cached_property
     def plain_seconds(self) -> list[npt.NDArray[np.float32]]:
@@ -100,33 +105,30 @@ class Bench:
                 self._clips[id(take), offsets] = self.encoder.embed(clip, offsets)[0]
         return np.stack([self._clips[id(take), offsets] for take in takes])
 
-    def taught(self, train: list[Take], test: list[Take], path: Path) -> Figures:
-        """What a model says that was taught some takes."""
+    def taught(self, train: list[Take], test: list[Take]) -> Figures:
+        """What the head of a taught model says; the model itself gives the same."""
         words = sorted({take.word for take in train})
-        model = teaching.teach({w: [t.waveform for t in train if t.word == w] for w in words})
-        path.write_bytes(model.content)
-        metadata, _, network = read_onnx(path)
-        head = network.head
-        assert head is not None
-        weights = (head.kernel, head.bias)
-        rows = judging.probabilities(weights, self.vectors(test, head.offsets))[:, : len(words)]
+        takes = {w: [(0, t.waveform) for t in train if t.word == w] for w in words}
+        material = teaching.material_of(takes, self.encoder)
+        offsets = material.offsets
+        names = thresholds.Words(len(words), tuple(words), self.encoder.metadata.features)
+        config = teaching.decoder_of(self.encoder, ())
+        fitted = judging.fit_and_choose(material, names, config, teaching.RATE_PER_HOUR)
+        rows = judging.probabilities(fitted.weights, self.vectors(test, offsets))[:, : len(words)]
         streams = [
-            judging.probabilities(weights, side_by_side(s, head.offsets))[:, : len(words)]
+            judging.probabilities(fitted.weights, side_by_side(s, offsets))[:, : len(words)]
             for s in self.seconds
         ]
-        config = DecoderConfig.from_dict(metadata.decoder)
-        names = thresholds.Words(len(words), metadata.labels, metadata.features)
-        each = [config.thresholds[word] for word in words]
-        count = sum(thresholds.count(streams, each, config, names))
+        count = sum(thresholds.count(streams, fitted.thresholds, config, names))
         truth = np.array([words.index(take.word) for take in test])
-        own = rows[np.arange(len(rows)), truth]
+        own, each = rows[np.arange(len(rows)), truth], np.array(fitted.thresholds)
         return Figures(
             *_shares(rows, np.concatenate(streams), truth),
             false_accepts=count / self.hours,
-            detected=float(np.mean((own >= np.array(each)[truth]) & (rows.argmax(1) == truth))),
+            detected=float(np.mean((own >= each[truth]) & (rows.argmax(axis=1) == truth))),
         )
 
-    def frozen(self, train: list[Take], test: list[Take], _: Path) -> Figures:
+    def frozen(self, train: list[Take], test: list[Take]) -> Figures:
         """The same with what the classifier reads, of the takes alone, as it was done before."""
         words = sorted({take.word for take in train})
         seconds = np.concatenate(self.plain_seconds)
@@ -212,10 +214,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shared", type=Path)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--cache", type=Path, help="Keeps the vectors of other speech (.npz).")
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--takes", type=int, nargs="*", default=list(N_TAKES))
     options = parser.parse_args()
-    bench = Bench(options.shared)
+    bench = Bench(options.shared, options.cache)
     mandarin = sorted(p.name for p in (options.shared / "isolated_words").glob("zh_*"))
     sets = {
         "12 Mandarin words, each take of another speaker": (
@@ -224,14 +227,11 @@ def main() -> None:
     digits = takes_of(options.shared / "spoken_digits", list(DIGITS))
     sets["4 digits of one speaker, tested on the same"] = (digits, "same")
     sets["4 digits of one speaker, tested on others"] = (digits, "others")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, (takes, who) in sets.items():
         for n in options.takes:
             for way, measure in (("frozen", bench.frozen), ("taught", bench.taught)):
-                figures = [
-                    measure(train, test, Path("/tmp") / "measure_teach.onnx")  # noqa: S108
-                    for train, test in draws(takes, n, who, options.draws)
-                ]
+                figures = [measure(*draw) for draw in draws(takes, n, who, options.draws)]
                 mean = [
                     float(np.mean([dataclasses.astuple(f)[i] for f in figures])) for i in range(4)
                 ]
@@ -241,15 +241,20 @@ def main() -> None:
                 )  # fmt: skip
                 rows.append(row)
                 print(json.dumps(row), flush=True)
+                write(rows, options.out)
+
+
+def write(rows: list[tuple[str, ...]], page: Path | None) -> None:
+    """Put the table between the marks of the page."""
     header = (
         "words", "takes", "how", "called by their word", "accepted at 1 % of other windows",
         "called and over the threshold", "false accepts per hour",
     )  # fmt: skip
-    text = table(header, rows, "lrlrrrr")
-    if options.out:
-        page = options.out.read_text("utf-8")
-        before, after = page.split(BEGIN)[0], page.split(END)[1]
-        options.out.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", "utf-8")
+    if page is not None:
+        text = page.read_text("utf-8")
+        before, after = text.split(BEGIN)[0], text.split(END)[1]
+        tables = table(header, rows, "lrlrrrr")
+        page.write_text(f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}", "utf-8")
 
 
 if __name__ == "__main__":

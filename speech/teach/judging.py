@@ -34,6 +34,7 @@ class Material:
         others: float32 (n_others, width), what the words are told from.
         held_out: Streams float32 (n, width) that nothing is fitted to.
         hours: Of these.
+        offsets: Which seconds of a clip a row holds.
     """
 
     words: npt.NDArray[np.int64]
@@ -42,6 +43,7 @@ class Material:
     others: Vectors
     held_out: tuple[Vectors, ...]
     hours: float
+    offsets: tuple[int, ...] = (0,)
 
     @property
     def n_words(self) -> int:
@@ -66,17 +68,41 @@ class Judgement:
     outliers: npt.NDArray[np.bool_]
 
 
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """A head, and from which probability on its words are detected.
+
+    Attributes:
+        weights: Kernel and bias.
+        thresholds: Of the decoder, by word.
+        streams: Probabilities of the words in the held-out speech, float64 (n, n_words) each.
+    """
+
+    weights: Weights
+    thresholds: list[float]
+    streams: list[npt.NDArray[np.float64]]
+
+
+def fit_and_choose(
+    material: Material, words: Words, config: DecoderConfig, rate_per_hour: float
+) -> Fitted:
+    """The head of all takes, with thresholds for this rate of all words together."""
+    weights = fit_head(material, np.ones(len(material.words), bool))
+    streams = [probabilities(weights, stream)[:, : words.n] for stream in material.held_out]
+    chosen = thresholds.choose(streams, config, rate_per_hour / words.n, material.hours)
+    return Fitted(weights, chosen, streams)
+
+
 def judge(
     material: Material, words: Words, config: DecoderConfig, rate_per_hour: float
 ) -> Judgement:
     """Fit the head to all takes, choose its thresholds, and measure it without each take."""
-    weights = fit_head(material, np.ones(len(material.words), bool))
-    streams = [probabilities(weights, stream)[:, : words.n] for stream in material.held_out]
+    fitted = fit_and_choose(material, words, config, rate_per_hour)
+    weights, chosen = fitted.weights, fitted.thresholds
     of_each = rate_per_hour / words.n
-    chosen = thresholds.choose(streams, config, of_each, material.hours)
-    counts = _crossed(streams, words, config, of_each, material.hours)
+    counts = _crossed(fitted.streams, words, config, of_each, material.hours)
     hits, confusions = _left_out(material, words, config, chosen, weights)
-    rows = np.concatenate(streams)
+    rows = np.concatenate(fitted.streams)
     acceptance = {
         label: float(np.quantile(rows[:, w], 1 - _ACCEPTED_OTHERS / words.n))
         for w, label in enumerate(words.labels[: words.n])

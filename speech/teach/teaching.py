@@ -18,7 +18,7 @@ from speech.labels import SILENCE, UNKNOWN
 from speech.progress import OnProgress, no_progress
 from speech.recognizer import Recognizer, load
 from speech.teach import judging, thresholds
-from speech.teach.bank import TRAINING_STEPS, Vectors
+from speech.teach.bank import TRAINING_STEPS
 from speech.teach.encoder import LENGTHS, STEP, Encoder, check_keep, shares_of, side_by_side
 from speech.teach.judging import Material
 from speech.teach.quality import Quality
@@ -79,11 +79,11 @@ def teach(
             "keep it, or teach it, or call it otherwise",
             parameter="keep",
         )
-    offsets = _offsets(usable)
-    material = _material(usable, encoder, offsets, on_progress)
+    material = material_of(usable, encoder, on_progress)
+    offsets = material.offsets
     labels = (*usable, *keep, UNKNOWN, SILENCE)
     words = thresholds.Words(len(usable), labels, encoder.metadata.features)
-    config = _decoder(encoder, keep)
+    config = decoder_of(encoder, keep)
     result = judging.judge(material, words, config, rate_per_hour)
     faults = _with_outliers(faults, usable, result.outliers)
     quality = dataclasses.replace(result.quality, faults=faults)
@@ -150,13 +150,19 @@ def _offsets(usable: Mapping[str, Sequence[tuple[int, Waveform]]]) -> tuple[int,
     return next((o for o in LENGTHS if longest <= 1 + o[-1] * STEP / RATE), LENGTHS[-1])
 
 
-def _material(
+def material_of(
     usable: Mapping[str, Sequence[tuple[int, Waveform]]],
     encoder: Encoder,
-    offsets: tuple[int, ...],
-    on_progress: OnProgress,
+    on_progress: OnProgress = no_progress,
 ) -> Material:
-    """All that the head is fitted to and judged on, as vectors."""
+    """All that the head is fitted to and judged on, as vectors.
+
+    Args:
+        usable: For each word its takes, with their numbers.
+        encoder: Makes the vectors.
+        on_progress: Is told how many takes are embedded.
+    """
+    offsets = _offsets(usable)
     rng = np.random.default_rng(_SEED)
     everything = [(w, take) for w, of_word in enumerate(usable.values()) for _, take in of_word]
     n = int(np.clip(_ROWS // len(everything), *_VARIANTS))
@@ -175,10 +181,11 @@ def _material(
         others=np.concatenate(streams),
         held_out=tuple(side_by_side(stream, offsets) for stream in encoder.bank.held_out),
         hours=encoder.bank.hours,
+        offsets=offsets,
     )
 
 
-def _decoder(encoder: Encoder, keep: Sequence[str]) -> DecoderConfig:
+def decoder_of(encoder: Encoder, keep: Sequence[str]) -> DecoderConfig:
     """Commands that are kept are decoded as they were tuned; taught words alone more willingly."""
     base = encoder.metadata.decoder
     config = DecoderConfig.from_dict(base) if base else DecoderConfig()
@@ -236,4 +243,4 @@ def _with_outliers(
     return merged
 
 
-__all__ = ["RATE_PER_HOUR", "TaughtModel", "Vectors", "teach"]
+__all__ = ["RATE_PER_HOUR", "TaughtModel", "teach"]

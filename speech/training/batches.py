@@ -138,6 +138,13 @@ class ClipSource:
             for label, (rows, _) in chances.items()
             if not len(rows) and not (self.labels.labels[label] == UNKNOWN and self.data.speech)
         ]
+        if empty == [UNKNOWN]:
+            raise ModelError(
+                "expected recordings of other words or of speech beside the words to learn, or the "
+                "network would call everything one of them, got the words alone; add such "
+                "recordings, or teach the words to the bundled model with: speech teach FOLDER",
+                parameter="negative_speech",
+            )
         if empty:
             raise ModelError(
                 f"expected training clips of every word, got none of {', '.join(empty)}; "

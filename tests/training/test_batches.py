@@ -60,6 +60,12 @@ def test_a_word_without_training_clips_is_named(tmp_path):
         ClipSource(tiny.data(tmp_path), labels, tiny.config())
 
 
+def test_words_alone_are_refused_and_pointed_to_what_they_are_enough_for(tmp_path, refused):
+    labels = LabelSet("x", tuple(tiny.TONES))
+    message = refused(ModelError, lambda: ClipSource(tiny.data(tmp_path), labels, tiny.config()))
+    assert "speech teach" in message
+
+
 def two_sources(tmp_path, n_first: int, n_second: int, weight: float) -> TrainingData:
     sources = []
     for name, n, share in (("first", n_first, 1.0), ("second", n_second, weight)):
