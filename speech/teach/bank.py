@@ -61,7 +61,7 @@ class Bank:
             arrays[name] = np.ascontiguousarray(numbers.T)  # compresses better
             arrays[f"{name}_lengths"] = np.array([len(stream) for stream in streams], np.int32)
         with replacing(path) as part:
-            np.savez_compressed(part, allow_pickle=False, **arrays)
+            np.savez_compressed(part, **arrays)
 
     @classmethod
     def read(cls, path: Path) -> "Bank":
