@@ -25,7 +25,7 @@ from speech.teach.encoder import STEP, open_encoder
 from speech.teach.takes import RATE
 from speech.teach.variants import noise
 
-WIDTH, N_PARTS = 160, 3
+WIDTH, N_PARTS = 256, 2
 # folder below the given one, what is taken of it, and for which part
 SPEECH_TRAINING = ("negative_speech/smart_mirror", "synthetic_speech/sentences")
 SPEECH_HELD_OUT = (
@@ -36,7 +36,8 @@ SPEECH_HELD_OUT = (
 )
 WORDS_TRAINING = {"speech_commands": 16, "isolated_words": 25, "synthetic_speech/words": 1}
 NOISE_TRAINING = "speech_commands/_background_noise_"
-EVERY_OTHER = 2  # of the synthetic sentences: real speech counts more
+HELD_OUT_SECONDS = 980  # of each source, or the file would be too large
+EVERY_OTHER = 3  # of the synthetic sentences: real speech counts more
 
 
 def main() -> None:
@@ -52,7 +53,11 @@ def main() -> None:
         raw.stream(w, TRAINING_STEPS) for n in SPEECH_TRAINING for w in spoken_streams(shared / n)
     ]
     branch = raw.branch(np.concatenate([words, *speech]))
-    held_out = [raw.stream(w, 1) for name in SPEECH_HELD_OUT for w in spoken_streams(shared / name)]
+    held_out = [
+        raw.stream(w, 1)
+        for name in SPEECH_HELD_OUT
+        for w in first_seconds(spoken_streams(shared / name), HELD_OUT_SECONDS)
+    ]
     bank = Bank(
         branch,
         tuple(project(branch, rows) for rows in (*speech, *rooms, *(row[None] for row in words))),
@@ -76,7 +81,8 @@ class RawEncoder:
         self.parts = np.zeros((N_PARTS, n_steps), np.float32)
         for row, (first, last) in enumerate(itertools.pairwise(ends)):
             self.parts[row, first:last] = 1 / (last - first)
-        width = (1 + N_PARTS) * len(network.classifier[0])
+        n_layers = len(network.lstm_layers)
+        width = (1 + n_layers * N_PARTS) * len(network.classifier[0])
         # a last number that is always one before the vector's length is taken away
         branch = WordBranch(
             self.parts,
@@ -99,11 +105,13 @@ class RawEncoder:
 
     def branch(self, rows: Vectors) -> WordBranch:
         """The projection to the directions that vary most, whose weight is evened half out."""
-        mean = rows.mean(axis=0)
-        values, directions = np.linalg.eigh(np.cov((rows - mean).T))
+        mean, deviation = rows.mean(axis=0), rows.std(axis=0)
+        values, directions = np.linalg.eigh(np.cov(((rows - mean) / deviation).T))
         values, directions = values[::-1][:WIDTH], directions[:, ::-1][:, :WIDTH]
         kernel = directions * (values + 0.05 * values.mean()) ** -0.25
-        kernel = kernel.astype(np.float16).astype(np.float32)  # as it is kept
+        kernel = kernel / deviation[:, np.newaxis]
+        scale = np.abs(kernel).max(axis=0) / 127
+        kernel = (np.rint(kernel / scale) * scale).astype(np.float32)  # as it is kept
         return WordBranch(self.parts, kernel, (-mean @ kernel).astype(np.float32))
 
 
@@ -121,6 +129,15 @@ def spoken_streams(folder: Path) -> Iterator[Waveform]:
         paths = paths[::EVERY_OTHER]
     for first in range(0, len(paths), 20):
         yield np.concatenate([load_audio(path, RATE) for path in paths[first : first + 20]])
+
+
+def first_seconds(streams: Iterator[Waveform], seconds: float) -> Iterator[Waveform]:
+    """Streams until there are so many seconds of them."""
+    for stream in streams:
+        yield stream[: max(0, round(seconds * RATE))]
+        seconds -= len(stream) / RATE
+        if seconds < 2:
+            return
 
 
 def room_streams(shared: Path) -> Iterator[Waveform]:

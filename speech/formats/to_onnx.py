@@ -73,11 +73,11 @@ def write_onnx(
     add("Transpose", mfcc, perm=[0, 2, 1], output="mfcc")
     head = network.head
     n_frames = features.n_frames - (WINDOW_HOPS * head.offsets[-1] if head else 0)
-    pooled, states = _network(add, network, _windows(add, "mfcc", features, n_frames), n_frames)
+    pooled, layers = _network(add, network, _windows(add, "mfcc", features, n_frames), n_frames)
     n_classes, width = len(network.classifier[1]), len(network.classifier[0])
     if network.branch is not None:
         output = "" if head else "embedding"
-        pooled = _branch(add, network.branch, pooled, states, output)
+        pooled = _branch(add, network.branch, pooled, layers, output)
         width = len(network.branch.bias)
     if head is not None:
         _head(add, head, pooled)
@@ -175,8 +175,8 @@ def _windows(add: _Nodes, mfcc: str, features: FeatureConfig, n_frames: int) -> 
     return add("Reshape", x, [-1, n_frames, features.n_mfcc])
 
 
-def _network(add: _Nodes, network: Network, mfcc: str, n_frames: int) -> tuple[str, str]:
-    """MFCC (batch, n_frames, n_mfcc) -> the pooled vector (batch, n), and the last layer's states.
+def _network(add: _Nodes, network: Network, mfcc: str, n_frames: int) -> tuple[str, list[str]]:
+    """MFCC (batch, n_frames, n_mfcc) -> the pooled vector (batch, n), and all layers' states.
 
     It also names the ``probabilities`` (batch, n_classes) of the classifier, unless there is a head
     to do so; then they are ``of_classifier``.
@@ -193,8 +193,11 @@ def _network(add: _Nodes, network: Network, mfcc: str, n_frames: int) -> tuple[s
         states = add("Relu", add("Conv", states, *weights, strides=[2], pads=padding))
         n_frames = -(-n_frames // 2)
     states = add("Transpose", states, perm=[2, 0, 1])
-    for i in range(len(network.lstm_layers)):
+    layers, last = [], len(network.lstm_layers) - 1
+    for i in range(last + 1):
         states = _lstm(add, states, network, i)
+        if network.branch is not None:
+            layers.append(states if i == last else add("Transpose", states, perm=[1, 0, 2]))
     name = "embedding" if network.branch is None and network.head is None else ""
     if network.attention is not None:
         to_hidden, bias, query = (
@@ -213,14 +216,18 @@ def _network(add: _Nodes, network: Network, mfcc: str, n_frames: int) -> tuple[s
     )
     logits = add("Add", add("MatMul", pooled, to_logits), bias)
     add("Softmax", logits, axis=1, output="of_classifier" if network.head else "probabilities")
-    return pooled, states
+    return pooled, layers
 
 
-def _branch(add: _Nodes, branch: WordBranch, pooled: str, states: str, output: str) -> str:
-    """Pooled vector (batch, n) and states (batch, n_steps, n) -> (batch, width)."""
-    means = add("MatMul", add.constant(branch.parts, "branch.parts"), states)
-    n_means = len(branch.kernel) * len(branch.parts) // (1 + len(branch.parts))
-    x = add("Concat", pooled, add("Reshape", means, [-1, n_means]), axis=1)
+def _branch(add: _Nodes, branch: WordBranch, pooled: str, layers: list[str], output: str) -> str:
+    """Pooled vector (batch, n) and states (batch, n_steps, n) of all layers -> (batch, width)."""
+    parts = add.constant(branch.parts, "branch.parts")
+    means = [pooled]
+    for states in layers:
+        of_layer = add("MatMul", parts, states)
+        shape = add("Concat", add("Shape", of_layer, end=1), [-1], axis=0)
+        means.append(add("Reshape", of_layer, shape))
+    x = add("Concat", *means, axis=1)
     vector = add("MatMul", x, add.constant(branch.kernel, "branch.kernel"))
     vector = add("Add", vector, add.constant(branch.bias, "branch.bias"))
     energy = add("ReduceSum", add("Mul", vector, vector), [1], keepdims=1)

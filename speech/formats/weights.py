@@ -91,12 +91,12 @@ class FrontEnd:
 class WordBranch:
     """What tells any words apart: besides the pooled vector it reads what came first and last.
 
-    The states of the last LSTM layer are averaged over each part of the clip. These means and the
+    The states of all LSTM layers are averaged over each part of the clip. These means and the
     pooled vector are projected to one vector, whose length is then the square root of its width.
 
     Attributes:
         parts: (n_parts, n_steps): the weights of the steps in each mean.
-        kernel: ((1 + n_parts) * n_states, width).
+        kernel: (n_pooled + n_layers * n_parts * n_states, width), layer after layer.
         bias: (width,).
     """
 

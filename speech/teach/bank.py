@@ -21,7 +21,7 @@ Vectors = npt.NDArray[np.float32]
 FILE = "bank.npz"
 TRAINING_STEPS = 5  # from vector to vector of a stream that trains, in steps of 0.1 s
 _KEPT = 2  # of the held-out vectors each second one is kept, and that between them interpolated
-_STEP = 0.55  # of the rounding, for numbers whose mean square is one
+_STEP = 1.0  # of the rounding, for numbers whose mean square is one
 _MAX_BYTES = 20_000_000
 
 
@@ -50,9 +50,12 @@ class Bank:
         Args:
             path: Receives the ``.npz`` file.
         """
-        arrays: dict[str, npt.NDArray[np.generic]] = {
+        # each column in 8 bits of its own scale
+        scale = np.abs(self.branch.kernel).max(axis=0).astype(np.float32) / 127
+        arrays: dict[str, Any] = {
             "parts": self.branch.parts.astype(np.float32),
-            "kernel": self.branch.kernel.astype(np.float16),
+            "kernel": np.rint(self.branch.kernel / scale).astype(np.int8),
+            "kernel_scale": scale,
             "bias": self.branch.bias.astype(np.float32),
         }
         held_out = tuple(stream[::_KEPT] for stream in self.held_out)
@@ -74,9 +77,8 @@ class Bank:
             if path.stat().st_size > _MAX_BYTES:
                 raise ValueError("a much larger file")
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-                branch = WordBranch(
-                    arrays["parts"], arrays["kernel"].astype(np.float32), arrays["bias"]
-                )
+                kernel = arrays["kernel"].astype(np.float32) * arrays["kernel_scale"]
+                branch = WordBranch(arrays["parts"], kernel, arrays["bias"])
                 training, held_out = (_streams(arrays, n) for n in ("training", "held_out"))
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
             missing = isinstance(error, FileNotFoundError)

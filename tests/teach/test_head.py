@@ -89,16 +89,16 @@ def test_a_bank_comes_back_but_for_the_rounding(tmp_path):
         rows = np.cumsum(rng.normal(size=(n, 12)), axis=0)
         return (rows / np.sqrt(np.mean(rows**2, axis=1, keepdims=True))).astype(np.float32)
 
-    kernel = rng.normal(size=(32, 12)).astype(np.float16).astype(np.float32)
+    kernel = rng.normal(size=(32, 12)).astype(np.float32)
     branch = WordBranch(np.full((3, 8), 1 / 8, np.float32), kernel, np.zeros(12, np.float32))
     bank = Bank(branch, (stream(5), stream(1)), (stream(60), stream(41)))
     path = tmp_path / FILE
     bank.write(path)
     found = Bank.read(path)
-    np.testing.assert_array_equal(found.branch.kernel, kernel)
+    np.testing.assert_allclose(found.branch.kernel, kernel, atol=np.abs(kernel).max() / 250)
     for one, other in zip(found.training, bank.training, strict=True):
         assert one.shape == other.shape
-        assert np.mean(np.sum(one * other, axis=1)) > 0.95 * 12
+        assert np.mean(np.sum(one * other, axis=1)) > 0.9 * 12
     for one, other in zip(found.held_out, bank.held_out, strict=True):
         assert len(other) - 1 <= len(one) <= len(other)
         np.testing.assert_allclose(np.mean(one**2, axis=1), 1, atol=1e-3)
