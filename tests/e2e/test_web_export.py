@@ -1,14 +1,19 @@
 """The exported page, shown by a plain server of static files in a browser with a microphone."""
 
 import shutil
+from base64 import b64encode
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from speech.audio import load_audio
+from speech.cli.main import app
 from speech.live.scan import scan_file
 from speech.recognizer import load
+from speech.stream import StreamDecoder
 from speech.web.export import export_page
 from tests.e2e.conftest import ALLOWED, FAKE, MICROPHONE_RATE
 from tests.e2e.static_server import static_server
@@ -141,13 +146,15 @@ def said(scanned):
     return words
 
 
+def scan(page, samples, rate: int) -> list[dict[str, Any]]:
+    """The detections of the page in a recording."""
+    return page.evaluate(SCAN, {"pcm": b64encode(samples.tobytes()).decode(), "rate": rate})
+
+
 @pytest.mark.parametrize("rate", [16_000, 44_100])
 def test_what_the_page_detects_in_a_recording_is_what_scan_finds(visit, address, scanned, rate):
-    from base64 import b64encode
-
     samples = np.round(32_768 * load_audio(WORDS, rate)).clip(-32_768, 32_767).astype(np.int16)
-    page = visit(f"{address}icon.svg")
-    found = page.evaluate(SCAN, {"pcm": b64encode(samples.tobytes()).decode(), "rate": rate})
+    found = scan(visit(f"{address}icon.svg"), samples, rate)
     assert [d["label"] for d in found] == [d.label for d in scanned]
     for got, wanted in zip(found, scanned, strict=True):
         assert got["time"] == pytest.approx(wanted.time, abs=0.11)
@@ -173,6 +180,26 @@ def test_a_model_of_other_words_is_answered_as_in_python(visit, exported, tmp_pa
     expected = recognizer.probabilities(clip[np.newaxis])[0]
     # 8 bits are added up in another order, on another processor
     assert got == pytest.approx(expected, abs=1e-4 if precision == "float32" else 0.02)
+
+
+def test_what_speech_teach_makes_goes_the_same_way(visit, exported, tmp_path, speech_commands):
+    words, clips = ("marvin", "happy"), []
+    for word in words:
+        takes = sorted((speech_commands / word).iterdir())[:8]
+        (tmp_path / "takes" / word).mkdir(parents=True)
+        for take in takes[:5]:
+            shutil.copy(take, tmp_path / "takes" / word)
+        clips += [np.pad(load_audio(take, 16_000), (0, 8_000)) for take in takes[5:]]
+    taught = ["teach", str(tmp_path / "takes"), "--out", str(tmp_path / "mine")]
+    assert CliRunner().invoke(app, taught).exit_code == 0
+    page_of_it = export_page(tmp_path / "mine", tmp_path / "page").path
+    pcm = np.round(32_768 * np.concatenate(clips)).clip(-32_768, 32_767).astype(np.int16)
+    decoder = StreamDecoder(load(tmp_path / "mine"))
+    expected = decoder.push(pcm, 16_000) + decoder.flush()
+    assert {d.label for d in expected} == {*words}
+    with static_server(page_of_it) as address:
+        found = scan(visit(address), pcm, 16_000)
+    assert [d["label"] for d in found] == [d.label for d in expected]
 
 
 def test_the_demo_is_played_and_listened_to(visit, scanned):

@@ -24,8 +24,8 @@ class Meter {
       this.peak = 0;
       this.clipped = 0;
     }
-    for (const sample of samples) {
-      const level = Math.abs(sample);
+    for (let i = 0; i < samples.length; i++) {
+      const level = Math.abs(samples[i]);
       if (level > this.peak) this.peak = level;
       if (level >= clipped) this.clipped += 1;
     }
@@ -76,7 +76,8 @@ export class Listener {
       this.forget();
       this.nearMisses.settle();
     }
-    const samples = Float32Array.from(pcm, (sample) => sample / 32768);
+    const samples = Float32Array.from(pcm);
+    for (let i = 0; i < samples.length; i++) samples[i] /= 32768;
     const messages = this.decode(await this.windows.push(samples, rate));
     this.received += samples.length / rate;
     if (!this.meter.push(samples, rate)) return messages;

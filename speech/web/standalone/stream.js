@@ -49,7 +49,9 @@ export class Resampler {
     const sound = new Float32Array(this.rest.length + samples.length);
     sound.set(this.rest);
     sound.set(samples, this.rest.length);
-    const made = [];
+    const most = Math.ceil((sound.length * this.up) / this.down) + 1;
+    const made = new Float32Array(most);
+    let count = 0;
     for (; this.made < end; this.made++) {
       const at = Math.floor((this.made * this.down) / this.up);
       const begin = at - this.half - this.first;
@@ -57,12 +59,12 @@ export class Resampler {
       if (begin + taps.length > sound.length) break;
       let sum = 0;
       for (let i = 0; i < taps.length; i++) sum += taps[i] * sound[begin + i];
-      made.push(sum);
+      made[count++] = sum;
     }
     const next = Math.floor((this.made * this.down) / this.up) - this.half;
     this.rest = sound.slice(Math.max(0, next - this.first));
     this.first += sound.length - this.rest.length;
-    return Float32Array.from(made);
+    return made.subarray(0, count);
   }
 }
 

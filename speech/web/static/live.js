@@ -8,7 +8,7 @@
   // all that waits is dropped
   const SLICE = 0.025; // seconds of one bar of the waveform
   const KEPT = 4; // seconds of answered sound to cut replays from
-  const PAUSE = 35; // milliseconds after a picture: 20 in a second, since more would only cost power
+  const PAUSE = 50; // milliseconds after a picture: 15 in a second, since more would only cost power
   const LIT = 1500; // milliseconds that a spoken word stays lit
 
   const percent = (probability) => window.speechPercent(probability);
@@ -277,8 +277,10 @@
         );
       }
       const { dataset } = this;
-      dataset.waiting = Math.max(dataset.waiting, this.seconds(this.waiting)).toFixed(2);
-      dataset.lag = Math.max(dataset.lag, this.captured - this.answered).toFixed(2);
+      const waiting = this.seconds(this.waiting);
+      const lag = this.captured - this.answered;
+      if (waiting > dataset.waiting) dataset.waiting = waiting.toFixed(2);
+      if (lag > dataset.lag) dataset.lag = lag.toFixed(2);
       if (!this.sending) this.pumping = this.pump();
     }
 
