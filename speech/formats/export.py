@@ -131,6 +131,11 @@ def export(
             f"expected a format of {', '.join(FORMATS)}, got {kind!r}; choose one of these"
         )
     if not trained.is_file():
+        if ModelFolder.around(model).onnx.is_file():
+            raise ModelError(
+                f"{trained}: expected a .keras file to export, got a model that is exported or was "
+                "taught, whose model.onnx runs as it is; use that"
+            )
         raise ModelError(
             f"{trained}: expected a .keras file to export, got no file there; "
             "make one with: speech train"

@@ -19,7 +19,7 @@ _CURVE = (1, 3, 5, 8, 12)
 _CURVE_DRAWS = 2
 _OTHERS_IN_FOLDS = 1_500
 _ACCEPTED_OTHERS = 0.01  # of windows of other speech, where a clip is one window
-_STRENGTH = 0.5
+_STRENGTH = 5.0
 _UNLIKE, _ALIKE = 0.35, 0.55  # cosines
 
 

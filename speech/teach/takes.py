@@ -191,7 +191,7 @@ def read_takes(folder: Path, on_note: OnNote = warn) -> dict[str, list[Waveform]
         AudioError: A recording cannot be read.
     """
     if folder.is_file() and zipfile.is_zipfile(folder):
-        return _read_zip(folder)
+        return _read_zip(folder, on_note)
     name = readable_name(folder)
     if not folder.is_dir():
         raise TeachError(
@@ -249,7 +249,7 @@ def wav_bytes(waveform: Waveform) -> bytes:
     return content.getvalue()
 
 
-def _read_zip(path: Path) -> dict[str, list[Waveform]]:
+def _read_zip(path: Path, on_note: OnNote) -> dict[str, list[Waveform]]:
     """Every member is read in memory, within bounds, and nothing is unpacked to a folder."""
     name = readable_name(path)
     try:
@@ -266,7 +266,9 @@ def _read_zip(path: Path) -> dict[str, list[Waveform]]:
                 _check_number(f"{name}/{label}", len(takes.setdefault(label, [])) + 1)
                 with archive.open(member) as file:
                     content = file.read(member.file_size + 1)
-                takes[label].append(load_audio(content, RATE, max_seconds=_MAX_TAKE_SECONDS))
+                takes[label].append(
+                    load_audio(content, RATE, max_seconds=_MAX_TAKE_SECONDS, on_note=on_note)
+                )
     except _DAMAGED as error:
         raise TeachError(
             f"{name}: expected a zip file of takes, got a corrupt or a locked one "

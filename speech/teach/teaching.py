@@ -29,9 +29,9 @@ from speech.teach.variants import place, variants
 
 RATE_PER_HOUR = 1.0
 _ROWS = 500  # variants of all takes together, about
-_VARIANTS = (4, 16)  # of each take
+_VARIANTS = (4, 12)  # of each take
 _SWEEP = range(-4, 5)  # steps by which a take is moved through the window, as a stream moves it
-_SLACK_SECONDS = 0.05
+_SLACK_SECONDS = 0.15
 _SEED = 0x7EAC
 
 
@@ -141,13 +141,13 @@ def _usable(
 
 
 def _offsets(usable: Mapping[str, Sequence[tuple[int, Waveform]]]) -> tuple[int, ...]:
-    """The shortest clip that holds nearly every take."""
+    """The shortest clip that holds most of a usual take: one second tells best, if it can."""
     lengths = []
     for _, take in (one for of_word in usable.values() for one in of_word):
         start, end = extent(take) or (0, len(take))
         lengths.append((end - start) / RATE)
-    longest = float(np.quantile(lengths, 0.9)) - _SLACK_SECONDS
-    return next((o for o in LENGTHS if longest <= 1 + o[-1] * STEP / RATE), LENGTHS[-1])
+    usual = float(np.median(lengths)) - _SLACK_SECONDS
+    return next((o for o in LENGTHS if usual <= 1 + o[-1] * STEP / RATE), LENGTHS[-1])
 
 
 def material_of(

@@ -10,8 +10,8 @@ Clips = npt.NDArray[np.float32]
 _SHIFT_SECONDS = 0.12
 _SPEEDS = (0.87, 1.15)  # tempo and pitch together, as another vocal tract has them
 _GAIN_DB = (-16.0, 8.0)
-_SNR_DB = (6.0, 35.0)
-_REVERBERANT_SHARE = 0.3
+_SNR_DB = (15.0, 40.0)
+_REVERBERANT_SHARE = 0.2
 _REVERBERATION_SECONDS = (0.1, 0.4)
 
 
