@@ -20,10 +20,14 @@ from web_page import cpu_seconds
 from speech.evaluation.markdown import table
 from speech.files import write_text
 
-SETTLING, SECONDS = (
-    9.0,
-    20.0,
-)  # what server and page do once is over; how long the cost is looked at
+ROWS = {
+    "server, % of a core": 100,
+    "page, % of a core": 100,
+    "both, % of a core": 100,
+    "all of the browser, drawing by software, % of a core": 100,
+    "answers a second": 1,
+}  # and by how much the amounts are multiplied
+SETTLING, SECONDS = 9.0, 20.0  # what comes once is over; how long the cost is looked at
 
 
 def one_round() -> dict[str, float]:
@@ -32,22 +36,27 @@ def one_round() -> dict[str, float]:
         session = browser.new_browser_cdp_session()
         page = browser.new_page(viewport={"width": 1280, "height": 844})
         page.set_default_timeout(120_000)
-        open_when_there(page, address)
-        page.get_by_role("tab", name="Inside").click()
-        page.get_by_role("button", name="Look inside live").click()
-        page.locator(".inside-panels canvas").first.wait_for()
-        page.wait_for_timeout(1000 * SETTLING)
         pictures: list[str] = []
         page.on("requestfinished", lambda request: pictures.append(request.url))
-        server, at = processor_seconds(process.pid), time.perf_counter()
-        own, whole = cpu_seconds(session)
-        page.wait_for_timeout(1000 * SECONDS)
-        own, whole = (
-            now - then for now, then in zip(cpu_seconds(session), (own, whole), strict=True)
-        )
-        server, seconds = processor_seconds(process.pid) - server, time.perf_counter() - at
-    shares = {"server": server, "page": own, "both": server + own, "whole": whole}
-    return {name: value / seconds for name, value in (shares | {"pictures": len(pictures)}).items()}
+
+        def shares() -> dict[str, float]:
+            page.wait_for_timeout(1000 * SETTLING)
+            pictures.clear()
+            spent, at = (processor_seconds(process.pid), *cpu_seconds(session)), time.perf_counter()
+            page.wait_for_timeout(1000 * SECONDS)
+            now, count = (processor_seconds(process.pid), *cpu_seconds(session)), len(pictures)
+            seconds = time.perf_counter() - at
+            used = [after - before for after, before in zip(now, spent, strict=True)]
+            amounts = (used[0], used[1], used[0] + used[1], used[2], count)
+            return {name: amount / seconds for name, amount in zip(ROWS, amounts, strict=True)}
+
+        open_when_there(page, address)
+        page.get_by_role("tab", name="Inside").click()
+        before = shares()
+        page.get_by_role("button", name="Look inside live").click()
+        page.locator(".inside-panels canvas").first.wait_for()
+        during = shares()
+    return {f"{name}, before": value for name, value in before.items()} | during
 
 
 def main() -> None:
@@ -58,17 +67,14 @@ def main() -> None:
     options = parser.parse_args()
     rounds = [one_round() for _ in range(options.rounds)]
     rows = []
-    for name, what, unit, factor in (
-        ("server", "of a core, the server", " %", 100),
-        ("page", "of a core, the page", " %", 100),
-        ("both", "of a core, both", " %", 100),
-        ("whole", "of a core, all of the browser, drawing by software", " %", 100),
-        ("pictures", "pictures in a second", "", 1),
-    ):
-        values = [factor * one[name] for one in rounds]
-        spread = f"({min(values):.1f} to {max(values):.1f})"
-        rows.append((what, f"{statistics.median(values):.1f}{unit} {spread}"))
-    text = table(["", "measured"], rows)
+    for name, factor in ROWS.items():
+        cells = []
+        for key in (f"{name}, before", name):
+            values = [factor * one[key] for one in rounds]
+            spread = f"({min(values):.1f} to {max(values):.1f})"
+            cells.append(f"{statistics.median(values):.1f} {spread}")
+        rows.append((name, *cells))
+    text = table(["", "before", "while one looks inside live"], rows)
     print(text)
     if options.markdown:
         write_text(options.markdown, text)

@@ -12,6 +12,7 @@ and dev, and Chromium. A busy machine only makes it slower: the page is told to 
 import argparse
 import io
 import itertools
+import re
 import shutil
 import socket
 import tempfile
@@ -196,6 +197,21 @@ def refuse(page: Page) -> None:
     page.locator("#status .error").wait_for()
 
 
+def look_inside(page: Page) -> None:
+    """The Inside tab with an example."""
+    page.get_by_role("tab", name="Inside").click()
+    page.get_by_role("button", name="Example: one word").click()
+    page.locator("[data-panel=probabilities]").wait_for()
+
+
+def look_inside_live(page: Page) -> None:
+    """The same while somebody speaks, until a word is seen, all of it in sight and so drawn."""
+    page.set_viewport_size({"width": page.evaluate("innerWidth"), "height": TALLEST})
+    page.get_by_role("button", name="Look inside live").click()
+    expected = page.locator(".inside-answer").filter(has_not_text=re.compile("unknown|silence"))
+    expected.and_(page.locator(".inside:not(:has([data-panel=probabilities])) *")).wait_for()
+
+
 def show_model(page: Page) -> None:
     """The Model tab."""
     page.get_by_role("tab", name="Model").click()
@@ -211,6 +227,8 @@ TABS = {
     "file-long": lambda page: upload(page, "Example: seven words", "commands in"),
     "file-refused": refuse,
     "model": show_model,
+    "inside": look_inside,
+    "inside-live": look_inside_live,
 }
 
 

@@ -80,7 +80,6 @@ window.drawInside = (() => {
       this.themes.observe(document.body, { attributes: true });
       this.update(buffer);
       this.sizes.observe(this.panels);
-      this.cursor(this.header.seconds / 2);
     }
 
     /** Show another explanation of the same model; the cursor and the unit stay. Where more follow at
@@ -105,6 +104,7 @@ window.drawInside = (() => {
       if (this.shown !== wanted) this.build();
       this.shown = wanted;
       this.choose(this.unit);
+      this.cursor(this.time ?? header.seconds / 2);
     }
 
     /** The sound that is in the explanation, if there is one, to be played. */
@@ -211,10 +211,19 @@ window.drawInside = (() => {
       this.panels.setAttribute("aria-valuemin", 0);
       this.panels.setAttribute("aria-valuemax", end);
       this.panels.setAttribute("aria-valuenow", this.time.toFixed(3));
-      const text = `${this.time.toFixed(2)} s, step ${this.step + 1} of ${last + 1}`;
+      const text = `${this.time.toFixed(2)} s, step ${this.step + 1} of ${last + 1}${this.until()}`;
       this.element.querySelector("[name=time]").textContent = text;
       this.panels.setAttribute("aria-valuetext", text);
       this.tell();
+    }
+
+    /** The answer, had the clip fallen silent at the cursor. */
+    until() {
+      if (!this.arrays.probabilities) return "";
+      const { shape: [, classes], at } = this.arrays.probabilities;
+      const row = Array.from({ length: classes }, (_, label) => at(this.step * classes + label));
+      const most = Math.max(...row);
+      return `, so far ${this.header.labels[row.indexOf(most)]} (${Math.round(100 * most)} %)`;
     }
 
     /** The equations of the cell with the numbers of the unit at the cursor. */
@@ -234,7 +243,9 @@ window.drawInside = (() => {
         <div><i>c</i> = <i>f</i> · <i>c</i><sub>before</sub> + <i>i</i> · <i>g</i>
           = ${n(f, "f", 5)} · ${n(was, "before")} + ${n(i, "i")} · ${n(g, "g")} = ${n(c, "c")}</div>
         <div><i>h</i> = <i>o</i> · tanh(<i>c</i>)
-          = ${n(o, "o")} · ${n(Math.tanh(c), "tanh")} = ${n(h, "h")}</div>`;
+          = ${n(o, "o")} · ${n(Math.tanh(c), "tanh")} = ${n(h, "h")}</div>
+        <div>${back ? "Backward: the step before is the one to the right."
+          : "Forward: the step before is the one to the left."}</div>`;
     }
 
     press(event) {
@@ -362,7 +373,8 @@ window.drawInside = (() => {
         const top = number * STRIP;
         this.heat({ context, width, height: STRIP - 2, top }, `${part}.cell`, "signed",
           this.header.step_times, part);
-        const text = this.part.options[number].textContent;
+        const { textContent: whole } = this.part.options[number];
+        const text = width < 500 ? whole.replace("Layer ", "") : whole;
         context.fillStyle = this.color("paper");
         context.fillRect(0, top, context.measureText(text).width + 10, 16);
         context.fillStyle = this.color("ink");
