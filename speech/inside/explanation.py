@@ -130,9 +130,9 @@ def open_model(path: str | os.PathLike[str] = DEFAULT_MODEL) -> OpenModel:
         name = path.absolute().name
         folder.refuse_stale(file) if file.is_file() else None
     if file.suffix == ".keras" and file.is_file():
-        model = load_keras(file)
-        front = FrontEnd.from_features(model.features)
-        return OpenModel(name, model.config(), front, Network.from_model(model))
+        trained = load_keras(file)
+        front = FrontEnd.from_features(trained.features)
+        return OpenModel(name, trained.config(), front, Network.from_model(trained))
     try:
         metadata, front, network = read_onnx(file)
     except ModelError as error:
