@@ -1,4 +1,4 @@
-"""What the page shows: three tabs, built with Gradio; the Live tab is drawn by ``static/``."""
+"""What the page shows: four tabs, built with Gradio; Live and Inside are drawn by ``static/``."""
 
 from collections.abc import Callable
 from pathlib import Path
