@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -342,7 +343,10 @@ def test_two_pages_that_teach_at_once_get_their_own_words(open_page, saved, tmp_
 
     takes = read_takes(saved)
     names = ("first", "second")
-    looks = ({"color_scheme": "dark"}, {"viewport": {"width": 390, "height": 844}})
+    looks: tuple[dict[str, Any], ...] = (
+        {"color_scheme": "dark"},
+        {"viewport": {"width": 390, "height": 844}},
+    )
     pages = []
     for name, look, word in zip(names, looks, NAMES[:2], strict=True):
         save_takes({name: takes[word]}, tmp_path / f"{name}.zip")

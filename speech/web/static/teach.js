@@ -173,9 +173,7 @@
     // the next word that has too few takes
     next() {
       const word = this.words.find(({ takes }) => takes.length < WANTED);
-      if (word) return this.choose(word.label);
-      this.choose();
-      this.recorder.advise("Every word has its takes: press Teach, or go on recording.");
+      this.choose(word?.label);
     }
 
     choose(label = this.current) {
@@ -187,7 +185,11 @@
         chosen.setAttribute("aria-pressed", row.dataset.word === label);
       }
       const number = word.takes.length;
-      this.recorder.show(label, `Take ${number + 1}. ${VARY[number % VARY.length]}`);
+      const hint =
+        number < WANTED
+          ? `Take ${number + 1}. ${VARY[number]}`
+          : `“${label}” has its ${WANTED} takes. Teach, or record more.`;
+      this.recorder.show(label, hint);
     }
 
     // what the server knows of the words
