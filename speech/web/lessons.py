@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,7 +18,6 @@ import numpy.typing as npt
 from speech.audio import MAX_RATE, Waveform, check_rate, resample, to_float, to_int16
 from speech.environment import private_folder
 from speech.errors import AudioError, SpeechError, TeachError
-from speech.progress import OnProgress
 from speech.recognizer import Recognizer
 from speech.teach.saving import TAKES, TaughtModel
 from speech.teach.takes import RATE, Takes, check_label, check_takes, read_takes, save_takes
@@ -33,6 +32,8 @@ MAX_TAKE_SECONDS = 4.0  # a page records up to 3 s
 MAX_TAKE_BYTES = round(MAX_TAKE_SECONDS * MAX_RATE) * 2
 MAX_ZIP_BYTES = 64 << 20  # all takes as WAV are a third of it
 MAX_LESSONS = 16
+NEGATIVES = "negatives.zip"  # beside the takes, as speech.teach.again has it
+NO_WORD = ""  # the label of what was taken for a word and is none
 _IDLE_SECONDS = 3600.0  # a page sends its takes again where they are gone
 
 _log = logging.getLogger("speech.web")
@@ -107,7 +108,8 @@ class Lesson:
         """
         label = check_label(label)
         with self._lock:
-            if label not in self._words and len(self._words) >= MAX_WORDS:
+            names = {*self._words} - {NO_WORD}
+            if label not in names and len(names) >= MAX_WORDS:
                 raise TeachError(
                     f"expected at most {MAX_WORDS} words, got one more; delete another one first"
                 )
@@ -117,7 +119,7 @@ class Lesson:
         """Keep a recording of a word; returns its number.
 
         Args:
-            label: The word, which is added if it is not there.
+            label: The word, which is added if it is not there; or ``NO_WORD``.
             pcm: Signed 16-bit little-endian mono samples.
             rate: Their rate in Hz, 8,000 to 192,000.
 
@@ -131,10 +133,10 @@ class Lesson:
                 f"got {len(pcm)} bytes; record the word again"
             )
         waveform = resample(to_float(np.frombuffer(pcm, "<i2").astype(np.int16)), hertz, RATE)
+        label = check_label(label) if label else NO_WORD
         with self._lock:
             self._make_room(label, [waveform])
-            self.add_word(label)
-            return self._keep(check_label(label), [waveform])
+            return self._keep(label, [waveform])
 
     def _make_room(self, label: str, waveforms: Sequence[Waveform]) -> None:
         held = self._words.get(label, _Word()).takes
@@ -149,9 +151,12 @@ class Lesson:
             )
 
     def _keep(self, label: str, waveforms: Sequence[Waveform]) -> int:
-        word = self._words[label]
+        if label != NO_WORD:
+            self.add_word(label)
+        word = self._words.setdefault(label, _Word())
         word.takes += [_Take(next(self._ids), to_int16(waveform)) for waveform in waveforms]
-        word.check()
+        if label != NO_WORD:
+            word.check()
         self._version += 1
         return word.takes[-1].id
 
@@ -184,20 +189,14 @@ class Lesson:
         Raises:
             SpeechError: No such zip, or more than may be kept; nothing has changed then.
         """
-        with tempfile.TemporaryDirectory(dir=private_folder("teach")) as folder:
-            path = Path(folder) / TAKES
-            path.write_bytes(_takes_within(content))
-            try:
-                found = read_takes(path, on_note=lambda _note: None)
-            except SpeechError as error:
-                # the folder is a temporary one of the server and means nothing to the user
-                raise TeachError(str(error).replace(str(path), "the file")) from error
+        found: dict[str, list[Waveform]] = _read(_within(content, TAKES) or content)
+        if wrong := _within(content, NEGATIVES):
+            found[NO_WORD] = [take for of_word in _read(wrong).values() for take in of_word]
         with self._lock:
             before = {label: _Word([*w.takes], w.faults) for label, w in self._words.items()}
             try:
                 for label, waveforms in found.items():
-                    self.add_word(label)
-                    held = {take.pcm.tobytes() for take in self._words[label].takes}
+                    held = {take.pcm.tobytes() for take in self._words.get(label, _Word()).takes}
                     new = [w for w in waveforms if to_int16(w).tobytes() not in held]
                     self._make_room(label, new)
                     if new:
@@ -209,7 +208,14 @@ class Lesson:
     def takes(self) -> Takes:
         """The takes of all words that have some, by label."""
         with self._lock:
-            return {label: word.waveforms for label, word in self._words.items() if word.takes}
+            words = {**self._words}
+            words.pop(NO_WORD, None)
+            return {label: word.waveforms for label, word in words.items() if word.takes}
+
+    def negatives(self) -> list[Waveform]:
+        """What was taken for one of the words and is none."""
+        with self._lock:
+            return self._words.get(NO_WORD, _Word()).waveforms
 
     def saved(self) -> bytes:
         """A zip to keep: of the takes, or, where they were taught, of the model with them.
@@ -219,7 +225,7 @@ class Lesson:
         """
         with self._lock:
             taught = self._taught if self._work.get("version") == self._version else None
-            takes = self.takes()
+            takes, negatives = self.takes(), self.negatives()
         if not takes:
             raise TeachError("expected takes to save, got none; record some first")
         with tempfile.TemporaryDirectory(dir=private_folder("teach")) as name:
@@ -228,6 +234,8 @@ class Lesson:
                 save_takes(takes, folder / TAKES)
                 return (folder / TAKES).read_bytes()
             taught.save(folder / "model")
+            if negatives:
+                save_takes({"wrong": negatives}, folder / "model" / NEGATIVES)
             content = io.BytesIO()
             with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
                 for path in sorted((folder / "model").iterdir()):
@@ -248,7 +256,7 @@ class Lesson:
         with self._lock:
             if self._work["state"] in ("waiting", "teaching"):
                 raise TeachError("expected one model at a time, got another one; wait for it")
-            takes, version = self.takes(), self._version
+            takes, negatives, version = self.takes(), self.negatives(), self._version
             self._work = {"state": "waiting"}
 
         def progress(done: int, total: int) -> None:
@@ -257,16 +265,17 @@ class Lesson:
             self._work = {"state": "teaching", "done": done, "total": total}
 
         def work() -> None:
-            self._work = self._outcome(takes, keep, progress) | {"version": version}
+            options = {"keep": tuple(keep), "negatives": negatives, "on_progress": progress}
+            self._work = self._outcome(takes, options) | {"version": version}
 
         threading.Thread(target=work, name="teach", daemon=True).start()
 
-    def _outcome(self, takes: Takes, keep: Sequence[str], progress: OnProgress) -> Message:
+    def _outcome(self, takes: Takes, options: Mapping[str, Any]) -> Message:
         try:
             with self._turn:
                 began = time.perf_counter()
-                progress(0, 0)
-                taught = self._teach(takes, keep=tuple(keep), on_progress=progress)
+                options["on_progress"](0, 0)
+                taught = self._teach(takes, **options)
         except SpeechError as error:
             return {"state": "failed", "error": str(error)}
         except Exception as error:
@@ -320,14 +329,25 @@ class Lessons(OpenPages[Lesson]):
         return self.add(Lesson(self._turn, self._teach))
 
 
-def _takes_within(content: bytes) -> bytes:
-    """The zip of the takes in the zip of a model; anything else as it is."""
+def _read(content: bytes) -> dict[str, list[Waveform]]:
+    with tempfile.TemporaryDirectory(dir=private_folder("teach")) as folder:
+        path = Path(folder) / TAKES
+        path.write_bytes(content)
+        try:
+            return read_takes(path, on_note=lambda _note: None)
+        except SpeechError as error:
+            # the folder is a temporary one of the server and means nothing to the user
+            raise TeachError(str(error).replace(str(path), "the file")) from error
+
+
+def _within(content: bytes, name: str) -> bytes | None:
+    """A file of this name in a folder of a zip; None where there is none that can be read."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            inner = [i for i in archive.infolist() if i.filename.endswith(f"/{TAKES}")]
+            inner = [i for i in archive.infolist() if i.filename.endswith(f"/{name}")]
             if len(inner) == 1 and inner[0].file_size <= MAX_ZIP_BYTES:
                 with archive.open(inner[0]) as file:
                     return file.read(MAX_ZIP_BYTES)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError):
-        pass  # read_takes says what is wrong with it
-    return content
+        pass  # whoever reads the zip of the takes says what is wrong with it
+    return None

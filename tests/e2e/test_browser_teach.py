@@ -173,6 +173,10 @@ def test_two_words_are_named_recorded_taught_detected_live_and_corrected(
     page.get_by_role("dialog").get_by_role("button", name=f"I said “{NAMES[1]}”").click()
     count_of(page, 9)
     assert takes_of(page)[NAMES[1]] == 5
+    detection.get_by_role("button", name="Wrong?").click()
+    page.get_by_role("dialog").get_by_role("button", name="None of my words").click()
+    count_of(page, 10)
+    assert takes_of(page) == {NAMES[0]: 4, NAMES[1]: 5, "": 1}
     page.get_by_role("button", name="Back to ").click()
     expect(page.locator(".live-chips li")).to_have_text(["yes", "no"])
 

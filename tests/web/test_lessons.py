@@ -11,13 +11,13 @@ import pytest
 
 pytest.importorskip("gradio")
 
+from speech.teach.takes import save_takes
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from speech.errors import SpeechError, TeachError
-from speech.teach.takes import save_takes
 from speech.web import lessons
-from speech.web.lessons import MAX_TAKES, MAX_WORDS, Lesson, Lessons
+from speech.web.lessons import MAX_TAKES, MAX_WORDS, NO_WORD, Lesson, Lessons
 from speech.web.models import ModelRegistry
 from speech.web.routes import live_routes, teach_routes
 from speech.web.sessions import Listeners
@@ -35,8 +35,8 @@ def pcm(pitch: float = 500.0, rate: int = RATE) -> bytes:
     return np.round(32767 * np.pad(word, rate // 4)).astype("<i2").tobytes()
 
 
-def fake_teach(takes, *, keep=(), on_progress=lambda done, total: None):
-    """A model of tones, whatever the takes."""
+def fake_teach(takes, *, keep=(), negatives=(), on_progress=lambda done, total: None):
+    """A model of tones, whatever the takes; its sentences are what it was given."""
     on_progress(1, 1)
 
     def save(folder):
@@ -44,7 +44,8 @@ def fake_teach(takes, *, keep=(), on_progress=lambda done, total: None):
         (folder / "model.onnx").write_bytes(b"a model")
         save_takes(takes, folder / "takes.zip")
 
-    quality = SimpleNamespace(sentences=lambda: [*takes, *keep], to_dict=dict)
+    given = [*takes, *keep, *(f"not {len(wrong)}" for wrong in negatives)]
+    quality = SimpleNamespace(sentences=lambda: given, to_dict=dict)
     return SimpleNamespace(quality=quality, recognizer=tones.recognizer(), save=save)
 
 
@@ -169,6 +170,19 @@ def test_once_taught_the_zip_has_the_model_too_and_loads_as_well():
     kept.remove("music")  # the model is not of these takes any more
     with zipfile.ZipFile(io.BytesIO(kept.saved())) as archive:
         assert not [name for name in archive.namelist() if "model" in name]
+
+
+def test_what_is_none_of_the_words_is_taught_saved_and_loaded_as_that():
+    kept = filled("lamp")
+    wrong = kept.add_take(NO_WORD, pcm(900), RATE)
+    assert [*kept.takes()] == ["lamp"]
+    assert taught(kept)["sentences"] == ["lamp", "not 16000"]
+    other = lesson()
+    other.load(kept.saved())
+    assert shape(other) == {"lamp": 3, NO_WORD: 1}
+    np.testing.assert_array_equal(other.negatives()[0], kept.negatives()[0])
+    kept.remove(NO_WORD, wrong)
+    assert not kept.negatives()
 
 
 def zip_of(**members: bytes) -> bytes:

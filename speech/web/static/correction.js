@@ -26,7 +26,7 @@
       return button;
     };
     const words = teach.words.map(({ label }) => answer(`I said “${label}”`, label));
-    dialog.querySelector("div").append(...words);
+    dialog.querySelector("div").append(...words, answer("None of my words", ""));
     dialog.onclose = () => dialog.remove();
     document.querySelector("speech-live").append(dialog);
     dialog.showModal();

@@ -47,6 +47,7 @@
       this.progress = find("progress");
       this.sounds = new Map(); // pcm (Int16Array) and rate of each take, by its number
       this.words = [];
+      this.wrong = []; // of one entry: what was taken for a word and is none
       this.queue = Promise.resolve();
       this.form.onsubmit = (event) => {
         event.preventDefault();
@@ -116,12 +117,13 @@
     }
 
     async restore() {
-      const { words, sounds } = this;
+      const { sounds } = this;
+      const words = [...this.words, ...this.wrong];
       this.sounds = new Map();
       document.querySelector("speech-model").use(null); // what was taught is forgotten too
       await this.begin();
       for (const { label, takes } of words) {
-        await window.speechAsk(`teach/${this.key}/add`, { label });
+        if (label) await window.speechAsk(`teach/${this.key}/add`, { label });
         for (const { id } of takes) await this.send(label, sounds.get(id));
       }
     }
@@ -166,7 +168,8 @@
       const pcm = Int16Array.from(sound, (x) => Math.max(-32768, Math.min(32767, 32768 * x)));
       return this.guard(async () => {
         this.show(await this.send(label, { pcm, rate }));
-        this.say(`What you said live is a take of “${label}” now: teach again.`, false, this.outcome);
+        const place = label ? `a take of “${label}”` : "among what is none of your words";
+        this.say(`What you said live is ${place} now: teach again.`, false, this.outcome);
       });
     }
 
@@ -194,11 +197,14 @@
 
     // what the server knows of the words
     show({ words, work, version }) {
-      this.words = words;
-      if (!words.some(({ label }) => label === this.current)) this.current = words[0]?.label;
-      this.list.replaceChildren(...words.map((word) => this.row(word)));
+      this.words = words.filter(({ label }) => label);
+      this.wrong = words.filter(({ label, takes }) => !label && takes.length);
+      if (!this.words.some(({ label }) => label === this.current)) {
+        this.current = this.words[0]?.label;
+      }
+      this.list.replaceChildren(...[...this.words, ...this.wrong].map((word) => this.row(word)));
       const some = words.length > 0;
-      const takes = words.reduce((sum, word) => sum + word.takes.length, 0);
+      const takes = this.words.reduce((sum, word) => sum + word.takes.length, 0);
       this.querySelector(".teach-recording").hidden = !some;
       this.querySelector(".teach-teaching").hidden = !takes;
       const isOld = work.state === "taught" && work.version !== version;
@@ -213,15 +219,17 @@
       const choose = make("button", {
         type: "button",
         className: "teach-choose",
-        textContent: label,
+        textContent: label || "None of my words",
+        disabled: !label, // is only said live
         onclick: () => {
           this.choose(label);
           this.recorder.button.focus();
         },
       });
-      const of = takes.length <= WANTED ? ` of ${WANTED}` : "";
+      const of = label && takes.length <= WANTED ? ` of ${WANTED}` : "";
       const number = make("span", {}, `${count(takes.length, "take")}${of}`);
-      const remove = button("Delete word", `Delete the word ${label}`, () =>
+      const name = label ? `Delete the word ${label}` : "Delete what is none of my words";
+      const remove = button(label ? "Delete word" : "Delete all", name, () =>
         this.guard(() => this.remove({ label })),
       );
       const list = make("ol", { className: "teach-takes" });
@@ -233,7 +241,7 @@
     }
 
     entry(label, { id, seconds, fault }, number) {
-      const name = `take ${number} of ${label}`;
+      const name = `take ${number} of ${label || "none of my words"}`;
       const play = button("", `Play ${name}, ${seconds.toFixed(1)} s`, () => this.play(id));
       const canvas = make("canvas");
       canvas.dataset.take = id;
@@ -269,7 +277,7 @@
       // the button that had the focus is gone
       const left = [...this.list.querySelectorAll("button")];
       if (at >= 0) (left[Math.min(at, left.length - 1)] ?? this.form.word).focus();
-      this.say(what.take === undefined ? `“${what.label}” is deleted.` : "The take is deleted.");
+      this.say(what.take === undefined ? "The word is deleted." : "The take is deleted.");
     }
 
     async load() {
@@ -283,8 +291,8 @@
         for (const { id } of takes) await this.fetch(id);
       }
       this.show(answer);
-      const takes = answer.words.reduce((sum, word) => sum + word.takes.length, 0);
-      this.say(`${count(answer.words.length, "word")} with ${count(takes, "take")}, from ${file.name}.`);
+      const takes = this.words.reduce((sum, word) => sum + word.takes.length, 0);
+      this.say(`${count(this.words.length, "word")} with ${count(takes, "take")}, from ${file.name}.`);
     }
 
     async fetch(id) {
