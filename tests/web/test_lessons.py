@@ -125,7 +125,7 @@ def test_a_bad_take_is_a_sentence_and_changes_nothing(refused, sound, rate, prob
     assert kept.state() == before
 
 
-@pytest.mark.parametrize("label", ["a/b", "<b>x</b>", "it's", 'a "b"', "x" * 51, "", "unknown"])
+@pytest.mark.parametrize("label", ["a/b", "<b>x</b>", "it's", 'a "b"', "x" * 51, " ", "unknown"])
 def test_a_name_that_is_none_is_a_sentence_and_changes_nothing(refused, label):
     kept = filled("lamp")
     before = kept.state()
