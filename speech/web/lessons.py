@@ -34,8 +34,9 @@ MAX_ZIP_BYTES = 64 << 20  # all takes as WAV are a third of it
 MAX_LESSONS = 16
 NEGATIVES = "negatives.zip"  # beside the takes, as speech.teach.again has it
 NO_WORD = ""  # the label of what was taken for a word and is none
-_IDLE_SECONDS = 3600.0  # a page sends its takes again where they are gone
+_IDLE_SECONDS = 1800.0  # a page sends its takes again where they are gone
 
+_UNREADABLE = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError)
 _log = logging.getLogger("speech.web")
 
 Message: TypeAlias = dict[str, Any]
@@ -316,7 +317,7 @@ class Lessons(OpenPages[Lesson]):
     """
 
     def __init__(self, limit: int = MAX_LESSONS, teach: Teach = teach) -> None:
-        super().__init__(limit, _IDLE_SECONDS, "teach", "press the button again")
+        super().__init__(limit, _IDLE_SECONDS, "teach", "press Teach again")
         self._turn = threading.Lock()
         self._teach = teach
 
@@ -330,6 +331,12 @@ class Lessons(OpenPages[Lesson]):
 
 
 def _read(content: bytes) -> dict[str, list[Waveform]]:
+    """The takes in a zip of ``save_takes``, or a sentence on what is wrong with it."""
+    if (archive := _archive(content)) and _size(archive.infolist()) > MAX_ZIP_BYTES:
+        raise TeachError(
+            f"the file: expected at most {MAX_SECONDS:g} s of takes, got a zip that unpacks to "
+            f"{_size(archive.infolist()):,} bytes; choose one that this tab saved"
+        )
     with tempfile.TemporaryDirectory(dir=private_folder("teach")) as folder:
         path = Path(folder) / TAKES
         path.write_bytes(content)
@@ -342,12 +349,23 @@ def _read(content: bytes) -> dict[str, list[Waveform]]:
 
 def _within(content: bytes, name: str) -> bytes | None:
     """A file of this name in a folder of a zip; None where there is none that can be read."""
+    archive = _archive(content)
+    found = [i for i in archive.infolist() if i.filename.endswith(f"/{name}")] if archive else []
+    if archive is None or len(found) != 1 or _size(found) > MAX_ZIP_BYTES:
+        return None
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            inner = [i for i in archive.infolist() if i.filename.endswith(f"/{name}")]
-            if len(inner) == 1 and inner[0].file_size <= MAX_ZIP_BYTES:
-                with archive.open(inner[0]) as file:
-                    return file.read(MAX_ZIP_BYTES)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError):
-        pass  # whoever reads the zip of the takes says what is wrong with it
-    return None
+        return archive.read(found[0])
+    except _UNREADABLE:
+        return None
+
+
+def _archive(content: bytes) -> zipfile.ZipFile | None:
+    """None where it is no zip, of which ``read_takes`` says what is wrong with it."""
+    try:
+        return zipfile.ZipFile(io.BytesIO(content))
+    except _UNREADABLE:
+        return None
+
+
+def _size(members: Sequence[zipfile.ZipInfo]) -> int:
+    return sum(member.file_size for member in members)

@@ -120,7 +120,8 @@
       const { sounds } = this;
       const words = [...this.words, ...this.wrong];
       this.sounds = new Map();
-      document.querySelector("speech-model").use(null); // what was taught is forgotten too
+      this.report.hidden = true; // what was taught is forgotten too
+      document.querySelector("speech-model").use(null);
       await this.begin();
       for (const { label, takes } of words) {
         if (label) await window.speechAsk(`teach/${this.key}/add`, { label });
@@ -355,15 +356,18 @@
       this.report
         .querySelector("tbody")
         .replaceChildren(...rows.map((cells) => make("tr", {}, ...cells)));
-      document.querySelector("speech-model").use({ ...model, lesson: this.key });
+      this.model = { ...model, lesson: this.key };
+      document.querySelector("speech-model").use(this.model);
       this.buttons.try.focus();
     }
 
     // on the Live tab, with everything that it has
     try() {
+      document.querySelector("speech-model").use(this.model);
       const tabs = [...document.querySelectorAll("[role=tab]")];
       tabs.find((tab) => tab.textContent.trim() === "Live").click();
-      document.querySelector("speech-live").start();
+      const live = document.querySelector("speech-live");
+      if (!live.running) live.start();
     }
   }
 
