@@ -22,7 +22,7 @@ __all__ = ["pytestmark", "record"]
 ROOT = Path(__file__).parents[2]
 RATE = 16_000
 NAMES = ("lamp on", "музыка", "third", "fourth")
-PAUSE = 0.9  # seconds between two words
+PAUSE = 1.1  # seconds between two words
 # Presses the key before each word of the microphone that is wanted, in the time of the sound,
 # with which a busy machine may be late.
 SPEAKER = """(labels) => {

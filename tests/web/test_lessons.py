@@ -11,11 +11,11 @@ import pytest
 
 pytest.importorskip("gradio")
 
-from speech.teach.takes import save_takes
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from speech.errors import SpeechError, TeachError
+from speech.teach.takes import save_takes
 from speech.web import lessons
 from speech.web.lessons import MAX_TAKES, MAX_WORDS, NO_WORD, Lesson, Lessons
 from speech.web.models import ModelRegistry
