@@ -5,8 +5,9 @@ python experiments/make_screenshot.py --all    docs/screenshots: each tab, light
                                                390 pixels wide
 python experiments/make_screenshot.py --web    the same of the page of speech export --to web
 
-Into the browser's microphone goes the example with seven synthesized words. Wants the extras app
-and dev, and Chromium. A busy machine only makes it slower: the page is told to drop no sound.
+Into the browser's microphone goes the example with seven synthesized words; the Teach tab loads
+takes that are variants of three of them. Wants the extras app and dev, and Chromium. A busy machine
+only makes it slower: the page is told to drop no sound.
 """
 
 import argparse
@@ -22,12 +23,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import soundfile
 import soxr
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 import speech
+from speech.audio import load_audio
+from speech.live.scan import scan_file
+from speech.teach.takes import RATE, save_takes
 from speech.web.address import Address
 from speech.web.models import ModelRegistry, warm_up
 from speech.web.page import EXAMPLES
@@ -54,6 +59,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=MODEL, help="folder of a model")
     parser.add_argument("--all", action="store_true", help="every tab in every look")
     parser.add_argument("--web", action="store_true", help="the exported page in every look")
+    parser.add_argument("--only", default="", help="tabs whose names begin so")
     options = parser.parse_args()
     if options.web:
         take_exported(options.model)
@@ -69,6 +75,8 @@ def main() -> None:
             for name, width in WIDTHS.items():
                 page = open_page(browser, address, width, scheme)
                 for tab, prepare in TABS.items():
+                    if not tab.startswith(options.only):
+                        continue
                     prepare(page)
                     keep(page, SCREENSHOTS / f"{tab}-{scheme}-{name}.png")
                 page.close()
@@ -219,6 +227,38 @@ def show_model(page: Page) -> None:
     page.wait_for_timeout(1_000)
 
 
+def takes_of_example(path: Path) -> Path:
+    """A zip of eight takes of each of three words: faster and slower, louder and softer."""
+    samples = load_audio(WORDS, RATE)
+    variants = [*zip(np.linspace(0.92, 1.08, 8), np.geomspace(0.6, 1.6, 8), strict=True)]
+    _, *detections = scan_file(speech.load(MODEL), WORDS).detections
+    takes = {}
+    for found, name in zip(detections, ("lamp on", "music", "time"), strict=False):
+        word = samples[round(RATE * (found.time - 0.8)) :][: round(RATE * 0.8)]
+        takes[name] = [
+            np.pad(gain * soxr.resample(word, RATE, RATE * speed), RATE // 4).astype(np.float32)
+            for speed, gain in variants
+        ]
+    save_takes(takes, path)
+    return path
+
+
+def load_takes(page: Page) -> None:
+    """The Teach tab with takes, before they are taught."""
+    page.get_by_role("tab", name="Teach").click()
+    with tempfile.TemporaryDirectory() as folder:
+        path = takes_of_example(Path(folder) / "takes.zip")
+        page.locator("speech-teach input[type=file]").set_input_files(path)
+        page.get_by_text("3 words with 24 takes").wait_for()
+
+
+def teach(page: Page) -> None:
+    """What they were taught."""
+    page.get_by_role("button", name="Teach", exact=True).click()
+    page.get_by_text("Taught in").wait_for()
+    page.wait_for_timeout(1_000)
+
+
 TABS = {
     "first": lambda page: page.mouse.move(0, 0),
     "live": speak,
@@ -229,6 +269,8 @@ TABS = {
     "model": show_model,
     "inside": look_inside,
     "inside-live": look_inside_live,
+    "teach": load_takes,
+    "teach-taught": teach,  # the last: from then on the page says so on every tab
 }
 
 

@@ -1,4 +1,4 @@
-"""What the page shows: four tabs, built with Gradio; Live and Inside are drawn by ``static/``."""
+"""What the page shows: five tabs, built with Gradio; ``static/`` draws Live, Teach and Inside."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,11 +22,13 @@ _PICTURES = {
     "Reliability": "reliability.png",
     "Learning curves": "learning_curves.png",
 }
-_OWN_MODEL = """Record a folder of clips for each word (`my_words/start/anna_nohash_0.wav`), then:
+_OWN_MODEL = """The Teach tab makes one in about two minutes: name your words, record eight takes of
+each, press Teach. What it saves is a zip: unpack it in `saved_models/`, and its model can be chosen
+above. In a terminal it is:
 
 ```sh
-speech train --data my_words --labels start,stop --out saved_models/mine
-speech app --model saved_models/mine
+speech record "lamp on" --out my_words
+speech teach my_words --out saved_models/my-words
 ```
 
 Every folder in `saved_models/` can be chosen above. More: `docs/use.md`.
@@ -59,6 +61,8 @@ def build_page(registry: ModelRegistry) -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("Live"):
                 gr.HTML("<speech-live></speech-live>", apply_default_css=False, padding=False)
+            with gr.Tab("Teach"):
+                gr.HTML("<speech-teach></speech-teach>", apply_default_css=False, padding=False)
             with gr.Tab("Inside"):
                 gr.HTML("<speech-inside></speech-inside>", apply_default_css=False, padding=False)
             with gr.Tab("File", render_children=True):
@@ -195,7 +199,7 @@ def _model_tab(registry: ModelRegistry, heading: gr.HTML) -> gr.Dropdown:
             )
             for title, image in zip(_PICTURES, pictures(registry.first), strict=True)
         ]
-    with gr.Accordion("Train a model of your own", open=False):
+    with gr.Accordion("Make a model of your own", open=False):
         gr.Markdown(_OWN_MODEL)
     card = gr.Markdown(registry.card(registry.first), elem_id="card")
     model.change(show, model, [heading, summary, card, *frames], api_visibility="private")

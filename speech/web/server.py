@@ -14,21 +14,25 @@ from speech.web.answers import MAX_MEGABYTES, answer_waveform
 from speech.web.gradio_patches import gradio as gr
 from speech.web.gradio_patches import slow_down_queue
 from speech.web.inside import Explainer
+from speech.web.lessons import Lessons
 from speech.web.models import ModelRegistry
 from speech.web.page import EXAMPLES, STATIC, build_page, page_theme
-from speech.web.routes import inside_routes, live_routes
+from speech.web.routes import inside_routes, live_routes, teach_routes
 from speech.web.sessions import Listeners
 
 _SCRIPTS = (
     "model.js",
     "source.js",
     "rolling.js",
+    "correction.js",
     "history.js",
     "live.js",
     "timeline.js",
     "recorder.js",
     "inside.js",
     "inside_tab.js",
+    "takes.js",
+    "teach.js",
 )
 _STYLES = ("page.css", "inside.css")
 _FIRST_PAGE_SECONDS = 5.0  # a browser has loaded the page by then
@@ -44,7 +48,12 @@ def serve(registry: ModelRegistry, address: Address) -> gr.Blocks:
     address.check()
     prepare_server(public=address.share)
     blocks = build_page(registry)
-    routes = [*live_routes(registry, Listeners()), *inside_routes(Explainer(registry))]
+    lessons = Lessons()
+    routes = [
+        *live_routes(registry, Listeners(), lessons),
+        *teach_routes(registry, lessons),
+        *inside_routes(Explainer(registry)),
+    ]
     try:
         blocks.launch(
             server_name=address.host,

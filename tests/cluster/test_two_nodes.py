@@ -98,7 +98,8 @@ def test_two_nodes_find_what_one_machine_finds_and_do_nothing_twice(nodes, archi
     assert note.startswith(f"{archive}/cut.wav: expected")
     import duckdb
 
-    [[error]] = duckdb.sql(f"select error from '{tmp_path}/errors/*/*.parquet'").fetchall()
+    errors = f"select error from '{tmp_path}/errors/*/*.parquet'"
+    [[error]] = duckdb.execute(errors).fetchall()
     assert error == note
 
     before = sorted(tmp_path.rglob("*.parquet"))

@@ -144,13 +144,13 @@ def test_the_model_tab_shows_what_the_model_is_and_how_to_make_another(open_page
     page = open_page()
     open_tab(page, "Model")
     page.get_by_text("There is no model card for by-loudness").wait_for()
-    page.get_by_role("button", name="Train a model of your own").click()
-    page.get_by_text("speech train --data my_words").wait_for()
+    page.get_by_role("button", name="Make a model of your own").click()
+    page.get_by_text("speech teach my_words").wait_for()
 
 
 def test_a_narrow_screen_needs_no_sideways_scrolling(open_page):
     page = open_page(viewport={"width": 390, "height": 844})
-    for tab in ("Live", "File", "Model"):
+    for tab in ("Live", "Teach", "File", "Model"):
         open_tab(page, tab)
         if tab == "File":
             upload(page, "word.wav", encode(tone(0.8, RATE), RATE))
@@ -272,6 +272,6 @@ def test_every_text_stands_out_from_its_background(open_page, scheme):
     expect_label(page, "yes")
     expect_contrast(page)
     open_tab(page, "Model")
-    page.get_by_role("button", name="Train a model of your own").click()
-    page.get_by_text("speech train --data my_words").wait_for()
+    page.get_by_role("button", name="Make a model of your own").click()
+    page.get_by_text("speech teach my_words").wait_for()
     expect_contrast(page)

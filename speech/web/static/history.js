@@ -56,11 +56,26 @@
       this.row("run", text).cells[0].colSpan = 4;
     }
 
-    addNear(moment, text) {
-      this.row("near", window.speechTimeOfDay(moment), text).cells[1].colSpan = 3;
+    // near: {label, rate, sound, isOwn}
+    addNear(moment, text, near) {
+      const time = window.speechTimeOfDay(moment);
+      const row = this.row("near", time, text);
+      row.cells[1].colSpan = near.isOwn ? 2 : 3;
+      if (near.isOwn) row.insertCell().append(this.correction(near, `${near.label}? at ${time}`));
     }
 
-    // {label, probability, start, time, at, rate, sound}, with at a Date
+    // a button for what is wrong about a word of one's own
+    correction({ sound, rate }, name) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = "Wrong?";
+      button.setAttribute("aria-label", `Wrong? ${name}`);
+      button.onclick = () => window.speechCorrect(sound, rate);
+      return button;
+    }
+
+    // {label, probability, start, time, at, rate, sound, isOwn}, with at a Date; isOwn where the word
+    // was taught in this page
     add(detection) {
       this.items.unshift(detection);
       this.items.length = Math.min(this.items.length, MOST);
@@ -73,6 +88,9 @@
       play.setAttribute("aria-label", `Replay ${label} at ${moment}`);
       play.onclick = () => window.speechPlay(detection.sound, detection.rate);
       row.lastElementChild.append(play);
+      if (detection.isOwn) {
+        row.lastElementChild.append(" ", this.correction(detection, `${label} at ${moment}`));
+      }
       for (const button of this.buttons) button.disabled = false;
     }
 

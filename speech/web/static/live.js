@@ -9,6 +9,7 @@
   const SLICE = 0.025; // seconds of one bar of the waveform
   const KEPT = 4; // seconds of answered sound to cut replays from
   const PAUSE = 50; // milliseconds after a picture: 15 in a second, since more would only cost power
+  const MARGIN = 0.2; // seconds around the clip in which a word was almost detected
   const LIT = 1500; // milliseconds that a spoken word stays lit
 
   const percent = (probability) => window.speechPercent(probability);
@@ -366,8 +367,7 @@
 
     detected(detection) {
       detection.at = new Date(this.clock(detection.time));
-      detection.rate = this.rate;
-      detection.sound = this.cut(detection.start, detection.time);
+      Object.assign(detection, this.moment(detection.start, detection.time));
       this.mark(detection);
       this.log.add(detection);
       this.word.textContent = detection.label;
@@ -396,17 +396,20 @@
         near.probability < near.threshold ? percent(near.threshold) : "that for a longer time";
       const text = `${near.label}? ${percent(near.probability)}, needs ${needs}`;
       this.near.textContent = text;
-      this.log.addNear(this.clock(near.time), text);
+      const { clip } = this.about;
+      const sound = this.moment(near.time - clip - MARGIN, near.time + MARGIN);
+      this.log.addNear(this.clock(near.time), text, { label: near.label, ...sound });
     }
 
-    cut(start, end) {
+    // the sound of a part of the stream, and whether the model was taught in this page
+    moment(start, end) {
       const pieces = this.sound.filter(([at, p]) => at + p.length / this.rate > start && at < end);
       const whole = new Float32Array(pieces.reduce((sum, [, piece]) => sum + piece.length, 0));
       let filled = 0;
       for (const [, piece] of pieces) {
         for (const sample of piece) whole[filled++] = sample / 32768;
       }
-      return whole;
+      return { rate: this.rate, sound: whole, isOwn: this.about.lesson !== undefined };
     }
 
     // what is listed below belongs to an earlier run
