@@ -102,6 +102,10 @@ class Bench:
 
     def taught(self, train: list[Take], test: list[Take], path: Path) -> Figures:
         """What a model says that was taught some takes."""
+        return self.taught_once(train, [test], path)[0]
+
+    def taught_once(self, train: list[Take], tests: list[list[Take]], path: Path) -> list[Figures]:
+        """The same of several sets of takes."""
         words = sorted({take.word for take in train})
         model = teaching.teach({w: [t.waveform for t in train if t.word == w] for w in words})
         path.write_bytes(model.content)
@@ -109,7 +113,6 @@ class Bench:
         head = network.head
         assert head is not None
         weights = (head.kernel, head.bias)
-        rows = judging.probabilities(weights, self.vectors(test, head.offsets))[:, : len(words)]
         streams = [
             judging.probabilities(weights, side_by_side(s, head.offsets))[:, : len(words)]
             for s in self.seconds
@@ -118,13 +121,20 @@ class Bench:
         names = thresholds.Words(len(words), metadata.labels, metadata.features)
         each = [config.thresholds[word] for word in words]
         count = sum(thresholds.count(streams, each, config, names))
-        truth = np.array([words.index(take.word) for take in test])
-        own = rows[np.arange(len(rows)), truth]
-        return Figures(
-            *_shares(rows, np.concatenate(streams), truth),
-            false_accepts=count / self.hours,
-            detected=float(np.mean((own >= np.array(each)[truth]) & (rows.argmax(1) == truth))),
-        )
+        figures = []
+        for test in tests:
+            rows = judging.probabilities(weights, self.vectors(test, head.offsets))[:, : len(words)]
+            truth = np.array([words.index(take.word) for take in test])
+            own = rows[np.arange(len(rows)), truth]
+            is_detected = (own >= np.array(each)[truth]) & (rows.argmax(1) == truth)
+            figures.append(
+                Figures(
+                    *_shares(rows, np.concatenate(streams), truth),
+                    false_accepts=count / self.hours,
+                    detected=float(np.mean(is_detected)),
+                )
+            )
+        return figures
 
     def frozen(self, train: list[Take], test: list[Take], _: Path) -> Figures:
         """The same with what the classifier reads, of the takes alone, as it was done before."""
