@@ -107,6 +107,10 @@ class Bench:
 
     def taught(self, train: list[Take], test: list[Take]) -> Figures:
         """What the head of a taught model says; the model itself gives the same."""
+        return self.taught_once(train, [test])[0]
+
+    def taught_once(self, train: list[Take], tests: list[list[Take]]) -> list[Figures]:
+        """The same of several sets of takes."""
         words = sorted({take.word for take in train})
         takes = {w: [(0, t.waveform) for t in train if t.word == w] for w in words}
         material = teaching.material_of(takes, self.encoder)
@@ -114,19 +118,27 @@ class Bench:
         names = thresholds.Words(len(words), tuple(words), self.encoder.metadata.features)
         config = teaching.decoder_of(self.encoder, ())
         fitted = judging.fit_and_choose(material, names, config, teaching.RATE_PER_HOUR)
-        rows = judging.probabilities(fitted.weights, self.vectors(test, offsets))[:, : len(words)]
         streams = [
             judging.probabilities(fitted.weights, side_by_side(s, offsets))[:, : len(words)]
             for s in self.seconds
         ]
         count = sum(thresholds.count(streams, fitted.thresholds, config, names))
-        truth = np.array([words.index(take.word) for take in test])
-        own, each = rows[np.arange(len(rows)), truth], np.array(fitted.thresholds)
-        return Figures(
-            *_shares(rows, np.concatenate(streams), truth),
-            false_accepts=count / self.hours,
-            detected=float(np.mean((own >= each[truth]) & (rows.argmax(axis=1) == truth))),
-        )
+        each = np.array(fitted.thresholds)
+        figures = []
+        for test in tests:
+            rows = judging.probabilities(fitted.weights, self.vectors(test, offsets))
+            rows = rows[:, : len(words)]
+            truth = np.array([words.index(take.word) for take in test])
+            own = rows[np.arange(len(rows)), truth]
+            is_detected = (own >= each[truth]) & (rows.argmax(axis=1) == truth)
+            figures.append(
+                Figures(
+                    *_shares(rows, np.concatenate(streams), truth),
+                    false_accepts=count / self.hours,
+                    detected=float(np.mean(is_detected)),
+                )
+            )
+        return figures
 
     def frozen(self, train: list[Take], test: list[Take]) -> Figures:
         """The same with what the classifier reads, of the takes alone, as it was done before."""

@@ -47,7 +47,7 @@ ANYWHERE = {
     "librosa": {"features", "formats.weights", "training.front_end"},
     "matplotlib": {"evaluation.plots", "inside.picture", "web"},
     "onnx": {"formats.to_onnx"},
-    "onnxruntime": {"formats"},
+    "onnxruntime": {"formats", "teach.synthesis"},
     "ai_edge_litert": {"formats"},
     "h5py": {"keras_file", "model"},
     "soundfile": {"audio", "evaluation.robustness"},

@@ -147,11 +147,16 @@ def _fields(item: Detection | Event) -> dict[str, Any]:
     }
 
 
-def _status_line(status: Status, columns: int) -> str:
-    decibels = 20 * math.log10(max(status.peak, _FLOOR))
+def meter(peak: float) -> str:
+    """The level of a sound as a bar of 60 dB; ``peak`` is its highest sample, in [0, 1]."""
+    decibels = 20 * math.log10(max(peak, _FLOOR))
     bars = round(min(max(decibels + 60, 0), 60) / 3)
+    return f"[{'#' * bars:20}] {decibels:4.0f} dB"
+
+
+def _status_line(status: Status, columns: int) -> str:
     parts = [
-        f"{status.time:7.1f} s  [{'#' * bars:20}] {decibels:4.0f} dB",
+        f"{status.time:7.1f} s  {meter(status.peak)}",
         f"{status.label} {status.probability:.2f}",
         HINTS.get(status.hint, ""),
         f"{status.dropped} dropped" if status.dropped else "",

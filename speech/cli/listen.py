@@ -76,11 +76,13 @@ def listen(
     """Detect commands live from a microphone, pipe or file. Ctrl-C ends it."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
+        from speech.cli.corrections import Talk
         from speech.cli.detections import CLEAR, Launcher, live_lines
         from speech.detection import Detection
         from speech.labels import commands
         from speech.live import session
         from speech.recognizer import load
+        from speech.teach.saving import TAKES
 
         source.check()
         launcher = stack.enter_context(Launcher(execute)) if execute else None
@@ -89,8 +91,13 @@ def listen(
         blocks = stack.enter_context(source.open(recognizer.features.sample_rate))
         width = shutil.get_terminal_size().columns if sys.stderr.isatty() and not as_json else 0
         stack.callback(typer.echo, CLEAR if width else "", nl=False, err=True)
+        words = commands(recognizer.labels)
         if not as_json and source.wav is None:
-            blocks = _inviting(blocks, commands(recognizer.labels))
+            blocks = _inviting(blocks, words)
+        talk = None
+        if width and sys.stdin.isatty() and (model / TAKES).is_file():
+            talk = stack.enter_context(Talk(model, recognizer.provenance.get("taught", words)))
+            blocks = talk.remembering(blocks)
         for item in session.run(blocks, decoder):
             items = [item]
             if launcher is not None and isinstance(item, Detection):
@@ -99,6 +106,8 @@ def listen(
                 out, err = live_lines(each, as_json, width)
                 typer.echo(err, nl=False, err=True)
                 typer.echo(out, nl=False)
+            if talk is not None:
+                talk.attend(item)
 
 
 def _inviting(blocks: "Iterator[Block]", words: Sequence[str]) -> "Iterator[Block]":

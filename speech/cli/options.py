@@ -258,6 +258,19 @@ ExplainedHtml = Annotated[
     ),
 ]  # fmt: skip
 
+# --- words of one's own --------------------------------------------------------------------------
+
+Language = Annotated[
+    str, typer.Option(help="Language of espeak-ng; en is a mixture of English accents.")
+]
+KokoroFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--kokoro", show_default=False,
+        help="Folder with Kokoro's files, whose neural voices then speak (docs/teach.md).",
+    ),
+]  # fmt: skip
+
 # --- corpora, training and evaluation -----------------------------------------------------------
 
 Dataset = Annotated[
@@ -401,12 +414,32 @@ class DecodingOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class SourceOptions:
-    """Where the sound comes from: a microphone, unless something else is given."""
+class MicrophoneOptions:
+    """Which microphone, and what of it."""
 
     device: Device = ""
     channels: Channels = None
     channel: PickedChannel = None
+
+    @contextlib.contextmanager
+    def open(self, sample_rate: int) -> "Iterator[Iterator[Block]]":
+        """Its blocks, preferably at this rate in Hz, while the context lasts.
+
+        Raises:
+            MicrophoneError: It cannot be opened.
+        """
+        from speech.live.sources import microphone_blocks
+
+        with microphone_blocks(
+            self.device, sample_rate, channels=self.channels, channel=self.channel
+        ) as blocks:
+            yield blocks
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceOptions(MicrophoneOptions):
+    """Where the sound comes from: a microphone, unless something else is given."""
+
     stdin: Stdin = False
     rate: Rate = None
     wav: Wav = None
@@ -465,7 +498,5 @@ class SourceOptions:
             blocks = pcm.pcm_blocks(sys.stdin.buffer, self.rate or sample_rate)
             yield blocks if self.channel is None else sources.pick_channel(blocks, self.channel)
         else:
-            with sources.microphone_blocks(
-                self.device, sample_rate, channels=self.channels, channel=self.channel
-            ) as blocks:
+            with super().open(sample_rate) as blocks:
                 yield blocks

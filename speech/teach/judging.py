@@ -31,6 +31,7 @@ class Material:
         words: int64 (n_takes,), the word of each take.
         vectors: float32 (n_takes, 1 + n_variants, width), the take itself first.
         sweeps: float32 (n_takes, n_shifts, width), the take as it moves through the window.
+        negatives: float32 (n_negatives, 1 + n_variants, width), what was detected wrongly.
         others: float32 (n_others, width), what the words are told from.
         held_out: Streams float32 (n, width) that nothing is fitted to.
         hours: Of these.
@@ -40,6 +41,7 @@ class Material:
     words: npt.NDArray[np.int64]
     vectors: Vectors
     sweeps: Vectors
+    negatives: Vectors
     others: Vectors
     held_out: tuple[Vectors, ...]
     hours: float
@@ -140,15 +142,19 @@ def fit_head(
     start: Weights | None = None,
     n_others: int | None = None,
 ) -> Weights:
-    """The head of these takes, bool (n_takes,); each counts as much, however many variants."""
+    """The head of these takes, bool (n_takes,); each counts as much, however many variants.
+
+    A negative counts as a take does.
+    """
     takes = material.vectors[chosen]
-    n_rows = takes.shape[1]
+    n_rows, width = takes.shape[1:]
+    negatives = material.negatives.reshape(-1, width)
     others = material.others
     if n_others is not None:
         others = others[:: max(1, len(others) // n_others)]
-    vectors = np.concatenate([takes.reshape(-1, takes.shape[2]), others])
+    vectors = np.concatenate([takes.reshape(-1, width), negatives, others])
     truth = np.repeat(material.words[chosen], n_rows)
-    truth = np.concatenate([truth, np.full(len(others), material.n_words)])
+    truth = np.concatenate([truth, np.full(len(negatives) + len(others), material.n_words)])
     weights = np.full(len(vectors), 1 / n_rows, np.float32)
     weights[len(vectors) - len(others) :] = max(len(takes), 8) / len(others)
     return fit(vectors, truth, weights, material.n_words + 1, strength=_STRENGTH, start=start)

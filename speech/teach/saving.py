@@ -28,10 +28,15 @@ A model that was taught words of its user's own: {words}.{kept} It was made by `
 
 {table}
 
-Each take was judged by a head that was fitted without it. The false accepts were counted in
+{voices}Each take was judged by a head that was fitted without it. The false accepts were counted in
 {hours:.1f} hours of other speech that nothing was fitted to, with thresholds chosen on the other
 half of it. Whoever did not speak the takes may be understood less well.
 The takes lie beside this page in `{takes}`, by which the model can be taught again.
+"""
+_SYNTHETIC = """The voices of these takes are synthetic ({voices}), at least in part: the figures
+say how well such voices are recognized, not how well people are. Record some takes of those who
+will use it, and teach it again.
+
 """
 
 
@@ -92,6 +97,7 @@ class TaughtModel:
     def card(self, title: str) -> str:
         """The model card, in Markdown."""
         taught = tuple(self.quality.words)
+        voices = self.recognizer.provenance.get("voices", "")
         kept = [label for label in commands(self.labels) if label not in taught]
         return _CARD.format(
             title=title,
@@ -99,6 +105,7 @@ class TaughtModel:
             kept=f" Of the shipped model it kept {', '.join(map(code, kept))}." if kept else "",
             n_takes=self.quality.n_takes,
             sentences="\n".join(f"- {sentence}" for sentence in self.quality.sentences()),
+            voices=_SYNTHETIC.format(voices=voices) if voices else "",
             table=self.quality.markdown(),
             hours=self.quality.hours,
             takes=TAKES,

@@ -41,6 +41,8 @@ def teach(
     base: str | Path = DEFAULT_MODEL,
     keep: Sequence[str] = (),
     rate_per_hour: float = RATE_PER_HOUR,
+    negatives: Sequence[Waveform] = (),
+    voices: str = "",
     on_progress: OnProgress = no_progress,
 ) -> TaughtModel:
     """Make a model that knows words of one's own, from a few takes of each.
@@ -56,6 +58,8 @@ def teach(
         keep: Commands of that model that the new one shall know too.
         rate_per_hour: False accepts per hour of speech, of all taught words together, for which the
             thresholds are chosen; in [0.01, 100].
+        negatives: What was taken for a word and is none, float32 (n,) at 16 kHz each.
+        voices: What spoke the takes, if it was no person; the card says so.
         on_progress: Is told how many takes are embedded.
 
     Raises:
@@ -79,7 +83,7 @@ def teach(
             "keep it, or teach it, or call it otherwise",
             parameter="keep",
         )
-    material = material_of(usable, encoder, on_progress)
+    material = material_of(usable, encoder, negatives, on_progress)
     offsets = material.offsets
     labels = (*usable, *keep, UNKNOWN, SILENCE)
     words = thresholds.Words(len(usable), labels, encoder.metadata.features)
@@ -90,6 +94,7 @@ def teach(
     kernel, bias = result.weights
     head = TaughtHead(offsets, kernel, bias, shares_of(encoder.metadata.labels, keep))
     settings = _settings(encoder, keep, config, result, quality)
+    settings["provenance"] |= {"voices": voices} if voices else {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "taught.onnx"
         encoder.taught(head, labels, settings, path)
@@ -153,6 +158,7 @@ def _offsets(usable: Mapping[str, Sequence[tuple[int, Waveform]]]) -> tuple[int,
 def material_of(
     usable: Mapping[str, Sequence[tuple[int, Waveform]]],
     encoder: Encoder,
+    negatives: Sequence[Waveform] = (),
     on_progress: OnProgress = no_progress,
 ) -> Material:
     """All that the head is fitted to and judged on, as vectors.
@@ -160,6 +166,7 @@ def material_of(
     Args:
         usable: For each word its takes, with their numbers.
         encoder: Makes the vectors.
+        negatives: Sound that is none of the words.
         on_progress: Is told how many takes are embedded.
     """
     offsets = _offsets(usable)
@@ -173,11 +180,13 @@ def material_of(
         moved = np.stack([place(take, n_samples, -shift * STEP) for shift in _SWEEP])
         sweeps.append(encoder.embed(moved, offsets))
         on_progress(done, len(everything))
+    wrong = [encoder.embed(variants(take, n_samples, n, rng), offsets) for take in negatives]
     streams = [side_by_side(s, offsets, TRAINING_STEPS) for s in encoder.bank.training]
     return Material(
         words=np.array([w for w, _ in everything]),
         vectors=np.stack(vectors),
         sweeps=np.stack(sweeps),
+        negatives=np.stack(wrong) if wrong else vectors[0][np.newaxis][:0],
         others=np.concatenate(streams),
         held_out=tuple(side_by_side(stream, offsets) for stream in encoder.bank.held_out),
         hours=encoder.bank.hours,

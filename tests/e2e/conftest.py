@@ -3,6 +3,7 @@
 import shutil
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ import pytest
 import soundfile
 
 from speech.recognizer import Recognizer
-from tests.e2e import tones
+from tests.e2e import sound_card, tones
+from tests.e2e.sound_card import SoundCard
 from tests.hearing import by_loudness
 
 MICROPHONE_RATE = 48_000
@@ -177,3 +179,37 @@ def _is_local(place: Any) -> bool:
         return True  # a Unix socket
     host = place[0].decode() if isinstance(place[0], bytes) else place[0]
     return host in (None, "localhost", "::1") or str(host).startswith("127.")
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="card"))  # pytest's own are too long for a socket
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def card(skip_or_fail, folder) -> Iterator[SoundCard]:
+    """A sound card that this process and those it starts can use."""
+    if lacking := sound_card.missing():
+        skip_or_fail(f"not installed: {lacking}")
+    try:
+        import sounddevice
+
+        from speech.live.microphone import devices
+    except (ImportError, OSError) as error:
+        skip_or_fail(f"no PortAudio: {error}")
+    made = SoundCard(folder / "card")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in made.variables.items():
+            patch.setenv(name, value)
+        made.start()
+        sounddevice._terminate()
+        sounddevice._initialize()
+        if sound_card.DEVICE not in [device.name for device in devices()]:
+            made.kill()
+            skip_or_fail("ALSA has no plugin for PulseAudio: install libasound2-plugins")
+        yield made
+        made.kill()
+    sounddevice._terminate()
+    sounddevice._initialize()

@@ -3,11 +3,9 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,8 @@ import soundfile
 
 from speech.audio import load_audio
 from speech.cli.detections import CLEAR
-from speech.live.microphone import Microphone, devices
+from speech.live.microphone import Microphone
 from tests.e2e import sound_card
-from tests.e2e.sound_card import SoundCard
 from tests.e2e.tones import RATE, said
 
 ROOT = Path(__file__).parents[2]
@@ -274,38 +271,6 @@ def test_without_portaudio_its_installation_is_told(arguments, tmp_path):
 
 
 # --- a sound card --------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="card"))  # pytest's own are too long for a socket
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture(scope="module")
-def card(skip_or_fail, folder) -> Iterator[SoundCard]:
-    """A sound card that this process and those it starts can use."""
-    if lacking := sound_card.missing():
-        skip_or_fail(f"not installed: {lacking}")
-    try:
-        import sounddevice
-    except (ImportError, OSError) as error:
-        skip_or_fail(f"no PortAudio: {error}")
-    made = SoundCard(folder / "card")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in made.variables.items():
-            patch.setenv(name, value)
-        made.start()
-        sounddevice._terminate()
-        sounddevice._initialize()
-        if sound_card.DEVICE not in [device.name for device in devices()]:
-            made.kill()
-            skip_or_fail("ALSA has no plugin for PulseAudio: install libasound2-plugins")
-        yield made
-        made.kill()
-    sounddevice._terminate()
-    sounddevice._initialize()
 
 
 @pytest.fixture(scope="module")
