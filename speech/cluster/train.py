@@ -99,11 +99,11 @@ def train(
         )
         with _watched(store, report):
             try:
-                result = trainer.fit()
+                kept: Any = trainer.fit().checkpoint
             except rt.TrainingFailedError as error:
                 failures = getattr(error, "worker_failures", {})
                 raise refusal(next(iter(failures.values()), error)) from error
-        with result.checkpoint.as_directory() as folder:
+        with kept.as_directory() as folder:
             shutil.copytree(folder, run, dirs_exist_ok=True)
     shutil.rmtree(store)
 
