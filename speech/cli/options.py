@@ -125,6 +125,9 @@ Ray = Annotated[
         "started here for this (local).",
     ),
 ]  # fmt: skip
+Workers = Annotated[
+    int, typer.Option(min=1, max=1024, help="With --ray: processes that train together.")
+]
 Tables = Annotated[
     str,
     typer.Option(

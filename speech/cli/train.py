@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import shlex
 import signal
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from speech.data.corpus import Corpus, SplitOrAll
     from speech.labels import LabelSet
     from speech.training.config import TrainConfig
-    from speech.training.sources import Source
+    from speech.training.sources import Source, TrainingData
 
 app = typer.Typer()
 _WEB = "web"  # a folder, beside the files of FORMATS
@@ -95,8 +96,13 @@ class RecipeOptions:
             raise typer.BadParameter(
                 f"expected --batch-size of at most --epoch-clips, {clips}, got {size}; lower it"
             )
+        return self.labels or labels, self.changed(config, **changes)
+
+    @staticmethod
+    def changed(config: "TrainConfig", **changes: Any) -> "TrainConfig":
+        """The config with other fields, which the user has chosen."""
         try:
-            return self.labels or labels, dataclasses.replace(config, **changes)
+            return dataclasses.replace(config, **changes)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
 
@@ -139,11 +145,20 @@ class RunOptions:
         return run, interrupted
 
 
+@dataclasses.dataclass(frozen=True)
+class Machines:
+    """Where a training runs, if not here and in this process."""
+
+    ray: options.Ray = ""
+    workers: options.Workers = 1
+
+
 @app.command(
     epilog=examples(
         "speech train --data datasets/speech_commands_v0.02",
         "speech train --data my_words --labels start,stop --out saved_models/mine",
         "speech train --out runs/mine --resume",
+        "speech train --ray auto --workers 4 --data /shared/corpus --out /shared/runs/mine",
     )
 )
 @grouped
@@ -151,11 +166,14 @@ def train(
     decoding: DecodingOptions,
     recipe: RecipeOptions,
     place: RunOptions,
+    machines: Machines,
     data: options.Data = DEFAULT_DATA,
     more_words: options.MoreWords = None,
     negative_speech: options.NegativeSpeech = None,
 ) -> None:
     """Train a model. The folder of the run is the folder of the model when it is done."""
+    if machines.workers > 1 and not machines.ray:
+        raise typer.BadParameter("expected --ray with --workers, got none; add --ray local")
     share_cores()
     from speech.data.datasets import parse_labels
     from speech.evaluation import model_card
@@ -171,18 +189,40 @@ def train(
     recordings = decoding.read(data, config.features, label_set.words)
     log = trainer.tensorboard_writer(place.tensorboard) if place.tensorboard else None
     with _stoppable(run), _training_progress(config.epochs, log) as report:
-        trainer.train(
-            sources.with_sources(recordings, config.features, more, strict=decoding.strict),
-            label_set,
-            config,
-            run,
-            start_from=place.start_from,
-            resume=resume,
-            report=report,
-        )
+        if machines.ray:
+            from speech.cluster import train as together
+
+            config = recipe.changed(config, parts=machines.workers)
+            read = functools.partial(_training_data, decoding, data, config, label_set, more)
+            training = together.Training(read, label_set, config, place.start_from)
+            count = machines.workers
+            together.train(training, run, machines.ray, workers=count, resume=resume, report=report)
+        else:
+            trainer.train(
+                sources.with_sources(recordings, config.features, more, strict=decoding.strict),
+                label_set,
+                config,
+                run,
+                start_from=place.start_from,
+                resume=resume,
+                report=report,
+            )
     _export_trained(run)
     metrics = model_card.evaluate(load(run), recordings, run)
     typer.echo(_summary(metrics.accuracy, metrics.accuracy_low, metrics.accuracy_high, run))
+
+
+def _training_data(
+    decoding: DecodingOptions,
+    data: Path,
+    config: "TrainConfig",
+    labels: "LabelSet",
+    more: "list[Source]",
+) -> "TrainingData":
+    from speech.training.sources import with_sources
+
+    recordings = decoding.read(data, config.features, labels.words)
+    return with_sources(recordings, config.features, more, strict=decoding.strict)
 
 
 @dataclasses.dataclass(frozen=True)

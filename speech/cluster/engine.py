@@ -47,7 +47,7 @@ def cluster(address: str, **local: Any) -> Iterator[Any]:
     try:
         yield ray
     except (ray.exceptions.RayError, ConnectionError) as error:
-        raise _of(error) from error
+        raise refusal(error) from error
     finally:
         if ours:
             ray.shutdown()
@@ -78,11 +78,11 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
 
 
-def _of(error: BaseException) -> SpeechError:
+def refusal(error: BaseException) -> SpeechError:
     """The error of this package that a task raised, or one that says what Ray says."""
     cause: BaseException | None = error
     while cause is not None:
-        for each in (cause, getattr(cause, "cause", None)):
+        for each in (cause, getattr(cause, "cause", None), getattr(cause, "_base_exc", None)):
             if isinstance(each, SpeechError):
                 return each
         cause = cause.__cause__

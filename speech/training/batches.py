@@ -4,7 +4,7 @@ import dataclasses
 import enum
 import queue
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import keras
@@ -195,16 +195,33 @@ class ClipSource:
         """Batches in an epoch; the last, smaller one is left out."""
         return self.config.epoch_clips // self.config.batch_size
 
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch, one after the other."""
-        size, plan = self.config.batch_size, self.plan(epoch)
-        one_hot = np.eye(len(self.labels.labels), dtype=np.float32)
+    def batches(self, epoch: int, parts: Sequence[int] | None = None) -> Iterator[Batch]:
+        """The batches of an epoch, one after the other.
+
+        Args:
+            epoch: Its number.
+            parts: The parts of each batch that are wanted; all by default.
+        """
+        mine = range(self.config.parts) if parts is None else parts
+        plan = self.plan(epoch)
         for step in range(self.steps()):
-            part = slice(step * size, (step + 1) * size)
-            rows = Plan(plan.kind[part], plan.clip[part], plan.label[part])
-            features = self._features(rows, self._generator(epoch, 1, step))
-            words = np.where(rows.kind == Kind.WORD, self._word[rows.clip], -1)
-            yield Batch(features, one_hot[rows.label], words.astype(np.int32))
+            drawn = [self._part(plan, epoch, step, part) for part in mine]
+            if len(drawn) == 1:
+                yield drawn[0]
+            else:
+                features, *targets = zip(*drawn, strict=True)
+                yield Batch(ops.concatenate(features), *map(np.concatenate, targets))
+
+    def _part(self, plan: Plan, epoch: int, step: int, part: int) -> Batch:
+        size = self.config.batch_size // self.config.parts
+        first = step * self.config.batch_size + part * size
+        part_of = slice(first, first + size)
+        rows = Plan(plan.kind[part_of], plan.clip[part_of], plan.label[part_of])
+        place = (part,) if part else ()  # an undivided batch is drawn as before there were parts
+        features = self._features(rows, self._generator(epoch, 1, step, *place))
+        words = np.where(rows.kind == Kind.WORD, self._word[rows.clip], -1)
+        one_hot = np.eye(len(self.labels.labels), dtype=np.float32)
+        return Batch(features, one_hot[rows.label], words.astype(np.int32))
 
     def _features(self, rows: Plan, rng: np.random.Generator) -> Tensor:
         k = round(len(rows.kind) * self.config.augment.neighbor_probability)

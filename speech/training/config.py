@@ -17,6 +17,8 @@ class TrainConfig(Config):
         epochs: Number of epochs; the learning rate falls to nearly zero at the last.
         epoch_clips: Clips in an epoch (the corpus is drawn from, not passed through).
         batch_size: Clips in a step.
+        parts: Parts of a batch, each drawn by itself, so that as many processes can share a step;
+            however many share it, the batch is the same.
         learning_rate: Peak of the learning rate, reached after the warm-up.
         warmup_epochs: Length of the linear warm-up.
         weight_decay: Decoupled weight decay (AdamW, Loshchilov and Hutter, arXiv 1711.05101).
@@ -46,6 +48,7 @@ class TrainConfig(Config):
     epochs: int = 60
     epoch_clips: int = 16_000
     batch_size: int = 128
+    parts: int = 1
     learning_rate: float = 2e-3
     warmup_epochs: float = 2.0
     weight_decay: float = 1e-2
@@ -71,6 +74,7 @@ class TrainConfig(Config):
             "epochs",
             "epoch_clips",
             "batch_size",
+            "parts",
             "learning_rate",
             "max_repeat",
             "n_backgrounds",
@@ -82,6 +86,11 @@ class TrainConfig(Config):
             raise ValueError(
                 f"expected at least one batch of {self.batch_size} clips in an epoch, got "
                 f"{self.epoch_clips} clips; take a smaller batch or a longer epoch"
+            )
+        if self.batch_size % self.parts:
+            raise ValueError(
+                f"expected a batch_size that can be divided by its {self.parts} parts, got "
+                f"{self.batch_size}"
             )
         if not 0 <= self.unknown_share + self.silence_share < 1:
             raise ValueError(

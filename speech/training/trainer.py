@@ -24,6 +24,7 @@ from speech.training.batches import Batch, ClipSource, prefetch
 from speech.training.config import TrainConfig
 from speech.training.network import TrainingModel, fields_of, losses, make_teacher
 from speech.training.ops import Tensor
+from speech.training.parallel import my_parts
 from speech.training.provenance import provenance
 from speech.training.sources import TrainingData
 
@@ -203,7 +204,7 @@ def _one_epoch(state: "_RunState", source: ClipSource, report: Report) -> dict[s
     epoch, steps = len(state.history), source.steps()
     started, waited = time.perf_counter(), 0.0
     losses_, accuracies, norms = [], [], []
-    batches = iter(prefetch(source.batches(epoch)))
+    batches = iter(prefetch(source.batches(epoch, my_parts(source.config.parts))))
     for step in range(steps):
         asked = time.perf_counter()
         batch = next(batches)

@@ -67,7 +67,7 @@ def test_the_detections_are_those_of_one_machine_to_the_last_bit(model, tmp_path
 def test_three_hours_in_1_7_and_40_pieces(model, tmp_path):
     path = spoken(tmp_path / "long.flac", 3 * 3600.0, 16_000, gap=5.0)
     whole = scan_file(model, path).detections
-    assert len(whole) > 3000
+    assert len(whole) > 2000
     steps = 3 * 36_000 / BATCH
     for n in (1, 7, 40):
         batches = int(np.ceil(steps / n))

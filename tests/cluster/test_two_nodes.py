@@ -1,6 +1,10 @@
 """Two nodes of Ray on this machine: what is asked of one machine is answered the same by two."""
 
+import functools
+import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from speech.child import call
 from speech.cluster import engine
 from speech.cluster.scan import Job, Tally, scan
 from speech.detection import Detection
@@ -16,6 +21,8 @@ from speech.errors import AudioError, SpeechError
 from speech.installation import find_model
 from speech.live.scan import scan_file
 from speech.recognizer import load
+from tests import tiny
+from tests.cluster.jobs import read_and_say_who, trained_by_one
 from tests.cluster.test_division import WORDS, spoken
 from tests.conftest import PROJECT
 
@@ -43,6 +50,9 @@ def nodes(tmp_path_factory) -> Iterator[Any]:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("PYTHONPATH", str(PROJECT))
+        # of several trainings of one network, one compiles
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         from ray.cluster_utils import Cluster
 
@@ -98,8 +108,10 @@ def test_two_nodes_find_what_one_machine_finds_and_do_nothing_twice(nodes, archi
     assert note.startswith(f"{archive}/cut.wav: expected")
     import duckdb
 
-    errors = f"select error from '{tmp_path}/errors/*/*.parquet'"
-    [[error]] = duckdb.execute(errors).fetchall()
+    table = duckdb.connect().execute(
+        "select error from read_parquet(?)", [f"{tmp_path}/errors/*/*"]
+    )
+    [[error]] = table.fetchall()
     assert error == note
 
     before = sorted(tmp_path.rglob("*.parquet"))
@@ -134,6 +146,31 @@ def test_an_error_of_this_package_on_a_worker_arrives_as_itself(nodes, tmp_path,
     job = Job((str(WORDS),), MODEL, str(tmp_path / "out"))
     with pytest.raises(engine.ClusterError, match=r"expected speech-commands 0\.0\.1 on all"):
         scan(job, nodes.address)
+
+
+def test_two_workers_train_what_one_does_also_when_one_of_them_is_killed(nodes, tmp_path):
+    from speech.cluster.train import Training, train
+
+    config = tiny.config(parts=2, epoch_clips=64)
+    training = Training(functools.partial(read_and_say_who, tmp_path), tiny.LABELS, config)
+    killed: list[int] = []
+
+    def kill(row: Any) -> None:
+        if not killed:
+            killed.extend(int(path.stem) for path in tmp_path.glob("*.pid"))
+            os.kill(killed[0], signal.SIGKILL)
+
+    run = tmp_path / "run"
+    train(training, run, nodes.address, workers=2, report=kill)
+    assert len(killed) == 2
+    assert len(list(tmp_path.glob("*.pid"))) == 4, "all began anew"
+    one = call(trained_by_one, config, tmp_path / "one", environment={"KERAS_BACKEND": "jax"})
+    two = json.loads((run / "history.json").read_text())
+    for row, other in zip(one, two, strict=True):
+        for name in ("loss", "gradient_norm", "val_loss", "val_accuracy"):
+            assert row[name] == pytest.approx(other[name], rel=1e-4), name
+    assert (run / "model.keras").is_file()
+    assert not (run / "ray").exists()
 
 
 # the last one with these nodes: one of them is gone afterwards

@@ -1,0 +1,182 @@
+"""``speech train`` by several processes at once, with Ray Train and Keras's distribution on JAX.
+
+Each worker draws its parts of each batch, and all take the same step: the result is that of one
+process that draws all parts. Where a worker is lost, Ray starts all of them anew from the last
+whole epoch.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from speech.cluster.engine import cluster, refusal
+from speech.formats.folder import ModelFolder
+from speech.labels import LabelSet
+
+if TYPE_CHECKING:
+    from speech.training.config import TrainConfig
+    from speech.training.sources import TrainingData
+
+Report = Callable[[Mapping[str, Any]], None]
+_FAILURES = 3  # workers or machines that may be lost
+_LOOK_SECONDS = 1.0
+_STORE = "ray"  # what Ray keeps in the folder of a run until it is done
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What is trained. It travels to the workers.
+
+    Attributes:
+        read: Gives the decoded sources; called on each worker, which has to see the files.
+        labels: The classes.
+        config: The recipe; ``parts`` has to be a multiple of the workers.
+        start_from: As for ``speech.training.trainer.train``.
+    """
+
+    read: "Callable[[], TrainingData]"
+    labels: LabelSet
+    config: "TrainConfig"
+    start_from: Path | None = None
+
+
+def train(
+    training: Training,
+    run: Path,
+    address: str,
+    *,
+    workers: int,
+    resume: bool = False,
+    report: Report = lambda _: None,
+    **local: Any,
+) -> None:
+    """Train a model on a cluster, in a folder as ``speech.training.trainer.train`` leaves it.
+
+    Args:
+        training: What is trained.
+        run: The folder, which all machines see.
+        address: As for ``speech.cluster.engine.cluster``.
+        workers: Processes; each has a GPU of its own where the cluster has as many, else a core.
+        resume: Go on with what is in the folder.
+        report: Told the row of the history after each epoch.
+        **local: As for ``cluster``.
+
+    Raises:
+        ModelError: As ``speech.training.trainer.train``.
+        ClusterError: As ``cluster``.
+    """
+    store = run.absolute() / _STORE
+    if not resume:
+        shutil.rmtree(store, ignore_errors=True)
+    run.mkdir(parents=True, exist_ok=True)
+    with cluster(address, **local) as ray:
+        rt: Any = importlib.import_module("ray.train")  # whose types are those of its old version
+        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+        begin = str(run.absolute()) if resume and ModelFolder(run).checkpoint.exists() else ""
+        trainer = DataParallelTrainer(
+            _work,
+            train_loop_config={"training": training, "begin": begin},
+            scaling_config=rt.ScalingConfig(
+                num_workers=workers, use_gpu=ray.cluster_resources().get("GPU", 0) >= workers
+            ),
+            run_config=rt.RunConfig(
+                name="run",
+                storage_path=str(store),
+                failure_config=rt.FailureConfig(max_failures=_FAILURES),
+                checkpoint_config=rt.CheckpointConfig(num_to_keep=1),
+                # before anything there imports Keras
+                worker_runtime_env={"env_vars": {"KERAS_BACKEND": "jax"}},
+            ),
+        )
+        with _watched(store, report):
+            try:
+                kept: Any = trainer.fit().checkpoint
+            except rt.TrainingFailedError as error:
+                failures = getattr(error, "worker_failures", {})
+                raise refusal(next(iter(failures.values()), error)) from error
+        with kept.as_directory() as folder:
+            shutil.copytree(folder, run, dirs_exist_ok=True)
+    shutil.rmtree(store)
+
+
+def _work(given: dict[str, Any]) -> None:
+    """What each worker does."""
+    from ray import train as rt
+    from ray.train.collective import broadcast_from_rank_zero
+
+    from speech.training import parallel, trainer
+
+    training: Training = given["training"]
+    context = rt.get_context()
+    rank, n = context.get_world_rank(), context.get_world_size()
+    if n > 1:
+        parallel.join(broadcast_from_rank_zero(_free_address()), n, rank)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder)
+        checkpoint = rt.get_checkpoint()
+        if checkpoint is not None:
+            checkpoint.to_directory(run)
+        elif given["begin"]:
+            shutil.copy(ModelFolder(Path(given["begin"])).checkpoint, run)
+
+        def report(row: Mapping[str, Any]) -> None:
+            if "step" not in row:
+                kept = rt.Checkpoint.from_directory(run) if rank == 0 else None
+                rt.report(dict(row), checkpoint=kept)
+
+        trainer.train(
+            training.read(),
+            training.labels,
+            training.config,
+            run,
+            start_from=training.start_from,
+            resume=True,
+            report=report,
+        )
+        report({"done": True})
+
+
+def _free_address() -> str:
+    import ray.util
+
+    address: Any = ray.util.get_node_ip_address
+    with socket.socket() as free:
+        free.bind(("", 0))
+        return f"{address()}:{free.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def _watched(store: Path, report: Report) -> Iterator[None]:
+    """Report each epoch once it is kept, while the context lasts and at its end."""
+    stopped, seen = threading.Event(), 0
+
+    def look() -> None:
+        nonlocal seen
+        for path in sorted(store.glob("run/checkpoint_*/history.json"))[-1:]:
+            with contextlib.suppress(OSError, ValueError):  # just being written, or deleted
+                rows = json.loads(path.read_text("utf-8"))
+                for row in rows[seen:]:
+                    report(row)
+                seen = max(seen, len(rows))
+
+    def watch() -> None:
+        while not stopped.wait(_LOOK_SECONDS):
+            look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+        look()
