@@ -56,9 +56,9 @@ def listen(
         ...     print(detection.label, round(detection.time, 1))
         ...     if detection.label == "stop":
         ...         break
-        yes 1.9
-        left 4.1
-        stop 6.3
+        yes 1.8
+        left 4.0
+        stop 6.2
     """
     decoder = _decoder(source, model, threshold, device, channel)
 
