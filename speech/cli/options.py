@@ -245,21 +245,14 @@ ExplainedSource = Annotated[
     Path, typer.Argument(metavar="FILE", help="An audio file of one word, of at most 60 s.")
 ]
 ExplainedLabel = Annotated[
-    str,
-    typer.Option(
-        "--label", help="The class of which to show what speaks for it.", show_default="the answer"
-    ),
+    str, typer.Option("--label", help="Show what speaks for this class.", show_default="the answer")
 ]
 ExplainedPng = Annotated[
     Path | None, typer.Option("--png", help="Write a picture.", show_default=False)
 ]
 ExplainedHtml = Annotated[
-    Path | None,
-    typer.Option(
-        "--html", show_default=False,
-        help="Write a page that can be mailed: it is opened without a server.",
-    ),
-]  # fmt: skip
+    Path | None, typer.Option("--html", help="Write a page to mail and open.", show_default=False)
+]
 
 # --- words of one's own --------------------------------------------------------------------------
 
