@@ -31,7 +31,7 @@ RATE_PER_HOUR = 1.0
 _ROWS = 500  # variants of all takes together, about
 _VARIANTS = (4, 12)  # of each take
 _SWEEP = range(-4, 5)  # steps by which a take is moved through the window, as a stream moves it
-_SLACK_SECONDS = 0.15
+_SLACK_SECONDS = 0.05
 _SEED = 0x7EAC
 
 
