@@ -266,8 +266,7 @@ class Lesson:
             self._work = {"state": "teaching", "done": done, "total": total}
 
         def work() -> None:
-            options = {"keep": tuple(keep), "on_progress": progress}
-            options |= {"negatives": negatives} if negatives else {}
+            options = {"keep": tuple(keep), "negatives": negatives, "on_progress": progress}
             self._work = self._outcome(takes, options) | {"version": version}
 
         threading.Thread(target=work, name="teach", daemon=True).start()

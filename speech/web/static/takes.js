@@ -19,7 +19,8 @@
     </div>`;
 
   const peak = (piece) => piece.reduce((most, sample) => Math.max(most, Math.abs(sample)), 0) / 32768;
-  const middle = (numbers) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1] ?? 0;
+  // what is said between two takes is louder than the room
+  const quiet = (levels) => [...levels].sort((a, b) => a - b)[Math.floor(levels.length / 5)] ?? 0;
 
   class SpeechTakeRecorder extends HTMLElement {
     connectedCallback() {
@@ -73,7 +74,7 @@
       this.take = this.recent.slice();
       this.loudest = 0;
       this.quiet = 0;
-      this.room = middle(this.levels);
+      this.room = quiet(this.levels);
       this.button.textContent = "Recording";
       this.classList.add("recording");
     }
@@ -91,7 +92,7 @@
       this.opening = true;
       this.advise("Waiting for the microphone: allow it where the browser asks.");
       this.recent = []; // pieces from before the key
-      this.levels = []; // of the last second
+      this.levels = []; // of the last seconds outside of takes
       try {
         const microphone = await window.SpeechMicrophone.open(false);
         this.rate = microphone.rate;
@@ -120,7 +121,7 @@
       this.level(level);
       this.recent = [...this.recent, piece].slice(-BEFORE / CHUNK);
       if (!this.take) {
-        this.levels = [...this.levels, level].slice(-1 / CHUNK);
+        this.levels = [...this.levels, level].slice(-LONGEST / CHUNK);
         return;
       }
       this.take.push(piece);
