@@ -65,7 +65,7 @@ def test_elsewhere_the_packages_themselves_are_named(installed):
     assert packages(install_command("mic")) == ["sounddevice<0.6,>=0.5.1"]
     needed = [re.split(r"[<>]", name)[0] for name in packages(install_command())]
     assert needed == [
-        "numpy", "onnxruntime", "platformdirs", "rich", "soundfile", "soxr", "typer",
+        "numpy", "onnx", "onnxruntime", "platformdirs", "rich", "soundfile", "soxr", "typer",
     ]  # fmt: skip
     trained = [re.split(r"[<>;]", name)[0] for name in packages(install_command("train"))]
     assert {"keras", "librosa", "tensorflow", "tensorflow-cpu"} <= set(trained)

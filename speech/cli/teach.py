@@ -97,7 +97,6 @@ class OtherWays:
         "speech teach --out saved_models/mine --remove lamp",
         "speech teach --say 'hey robot'",
         "speech teach --again --out saved_models/mine",
-        "speech listen --model saved_models/mine",
     )
 )
 @grouped

@@ -158,7 +158,7 @@ COMMANDS = """
     for name, command in typer.main.get_command(main.app).commands.items():
         given = {p.name: p for p in command.params}
         if "model" in given:
-            sources = [clip] if "sources" in given else []
+            sources = [clip] if {"sources", "source"} & set(given) else []
             later = [clip, f"{folder}/words.txt"] if "recording" in given else []
             if any("--negative-speech" in p.opts for p in command.params):
                 later += ["--negative-speech", str(Path(clip).parent)]
