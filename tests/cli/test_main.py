@@ -18,7 +18,7 @@ import pytest
 import soundfile
 import typer
 
-from speech.cli import diagnose, listen, main, page, score, train
+from speech.cli import diagnose, explain, listen, main, page, record, score, teach, train, wyoming
 from speech.model import CommandModel, save_model
 from speech.training.config import TrainConfig
 from tests import tiny
@@ -176,7 +176,7 @@ def test_every_option_has_a_sentence_of_help():
 
 
 def test_no_command_takes_more_than_eight_parameters_of_its_own():
-    for module in (diagnose, listen, page, score, train):
+    for module in (diagnose, explain, listen, page, record, score, teach, train, wyoming):
         for function in vars(module).values():
             if inspect.isfunction(function) and function.__module__ == module.__name__:
                 own = inspect.unwrap(function)
