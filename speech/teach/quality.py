@@ -129,8 +129,8 @@ class Quality:
         rate, low, high = self.false_accepts_per_hour
         times = f"{self.false_accepts} time{'s' * (self.false_accepts != 1)}"
         yield (
-            f"In {self.hours:.1f} hours of other speech it was wrongly triggered {times}: {rate:.1f} "
-            f"per hour (95 % interval {low:.1f} to {high:.1f}); the thresholds were chosen for "
+            f"In {self.hours:.1f} hours of other speech it was wrongly triggered {times}: "
+            f"{rate:.1f} per hour (95 % interval {low:.1f} to {high:.1f}); the thresholds were chosen for "
             f"{self.rate_per_hour:g}."
         )
         for label, word in self.words.items():
