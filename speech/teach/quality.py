@@ -130,8 +130,8 @@ class Quality:
         times = f"{self.false_accepts} time{'s' * (self.false_accepts != 1)}"
         yield (
             f"In {self.hours:.1f} hours of other speech it was wrongly triggered {times}: "
-            f"{rate:.1f} per hour (95 % interval {low:.1f} to {high:.1f}); the thresholds were chosen for "
-            f"{self.rate_per_hour:g}."
+            f"{rate:.1f} per hour (95 % interval {low:.1f} to {high:.1f}); the thresholds were "
+            f"chosen for {self.rate_per_hour:g}."
         )
         for label, word in self.words.items():
             if word.false_accepts >= 3 and word.false_accepts * 2 > self.false_accepts:
