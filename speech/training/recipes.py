@@ -71,6 +71,7 @@ def read_config(path: Path) -> TrainConfig:
     try:
         fields = json.loads(path.read_text("utf-8"))
         fields.pop("labels", None)
+        fields.setdefault("parts", 1)  # runs from before batches had parts
         return TrainConfig.from_dict(fields)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: expected the config.json of a run, got: {error}") from error

@@ -74,3 +74,10 @@ def test_the_sources_of_a_recipe_lie_beside_it_and_a_wrong_one_is_named(tmp_path
     path.write_text('labels = "yes,no"\n[[sources]]\npath = "x"\nrole = "music"\n')
     with pytest.raises(ModelError, match="words, speech, noise"):
         read_sources(str(path))
+
+
+def test_the_config_of_the_shipped_model_can_be_trained_again():
+    from speech.formats.folder import ModelFolder
+    from speech.installation import DEFAULT_MODEL, find_model
+
+    assert read_config(ModelFolder(find_model(DEFAULT_MODEL)).config).parts == 1
