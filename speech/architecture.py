@@ -6,7 +6,7 @@ Keras is not needed here, so that the fields of a model's file are checked befor
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from speech.config import Config
 from speech.features import FeatureConfig
@@ -28,8 +28,11 @@ class Architecture(Config):
         lstm_units: Units of each direction, as many as 1024 (so have filters).
         bidirectional: Whether each layer also reads backwards.
         pooling: How the outputs over time become one vector: ``attention`` (learned weights) or
-            ``mean``.
+            ``mean``; a causal network takes the ``state`` after each step.
         dropout: Share of outputs dropped after each LSTM layer and after pooling, in [0, 1).
+        causal: Whether no step depends on sound that comes after it, so that a stream is computed
+            once, from step to step: one direction, ``pooling="state"``, and convolutions that are
+            padded before the first frame only. The network then answers at every step.
 
     Raises:
         ValueError: A field of another type or out of range: nobody builds a network of a terabyte
@@ -40,8 +43,11 @@ class Architecture(Config):
     lstm_layers: int = 2
     lstm_units: int = 128
     bidirectional: bool = True
-    pooling: Literal["attention", "mean"] = "attention"
+    pooling: Literal["attention", "mean", "state"] = "attention"
     dropout: float = 0.2
+    causal: bool = False
+
+    EARLIER: ClassVar[Mapping[str, Any]] = {"causal": False}
 
     def __post_init__(self) -> None:
         filters: Any = self.conv_filters
@@ -55,10 +61,21 @@ class Architecture(Config):
             raise ValueError(f"lstm_layers={self.lstm_layers!r:.50} must be an integer in [1, 8]")
         if not isinstance(self.bidirectional, bool):
             raise ValueError(f"bidirectional={self.bidirectional!r:.50} must be true or false")
-        if self.pooling not in ("attention", "mean"):
-            raise ValueError(f"pooling={self.pooling!r:.50} must be attention or mean")
+        if not isinstance(self.causal, bool):
+            raise ValueError(f"causal={self.causal!r:.50} must be true or false")
+        poolings = ("state",) if self.causal else ("attention", "mean")
+        if self.pooling not in poolings or (self.causal and self.bidirectional):
+            raise ValueError(
+                f"pooling={self.pooling!r:.50} must be {' or '.join(poolings)} where "
+                f"causal={self.causal}, and a causal network reads in one direction"
+            )
         if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout!r:.50} must lie in [0, 1)")
+
+    @property
+    def step_hops(self) -> int:
+        """Frames from one step of the LSTM to the next: each convolution halves their number."""
+        return 2 ** len(self.conv_filters)
 
     def n_weights(self, n_mfcc: int, n_classes: int) -> int:
         """How many numbers ``CommandModel`` keeps, without building it."""
@@ -75,6 +92,32 @@ class Architecture(Config):
         return total + (width + 1) * n_classes
 
 
+@dataclasses.dataclass(frozen=True)
+class Causality(Config):
+    """What inference has to know of a model that carries its state from step to step.
+
+    The answer after a step is that for the clip that ended ``look_ahead_seconds`` before.
+
+    Attributes:
+        step_hops: Frames in a step, 1 to 16.
+        look_ahead_seconds: How much sound after the end of a clip its answer waits for, in [0, 1].
+
+    Raises:
+        ValueError: A field of another type or out of range.
+    """
+
+    step_hops: int
+    look_ahead_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not _is_whole(self.step_hops, 16):
+            raise ValueError(f"step_hops={self.step_hops!r:.50} must be an integer in [1, 16]")
+        if not _is_number(self.look_ahead_seconds) or not 0 <= self.look_ahead_seconds <= 1:
+            raise ValueError(
+                f"look_ahead_seconds={self.look_ahead_seconds!r:.50} must be a number in [0, 1]"
+            )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig(Config):
     """What inference has to know of a model besides its network.
@@ -89,6 +132,8 @@ class ModelConfig(Config):
         acceptance: For single commands the probability, in [0, 1], that a clip has to reach; below
             it the answer is "unknown". A command without a threshold is always accepted.
         provenance: Where the model comes from: corpus digest, seed, versions, command.
+        causality: Of a model that answers at every step of a stream; None of one that is given
+            whole clips.
 
     Raises:
         ValueError: A field of another type or out of range.
@@ -100,6 +145,9 @@ class ModelConfig(Config):
     decoder: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     acceptance: Mapping[str, float] = dataclasses.field(default_factory=dict)
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    causality: Causality | None = None
+
+    EARLIER: ClassVar[Mapping[str, Any]] = {"acceptance": {}, "causality": None}
 
     def __post_init__(self) -> None:
         _check_labels(self.labels)
@@ -111,6 +159,8 @@ class ModelConfig(Config):
             if not isinstance(getattr(self, name), Mapping):
                 raise ValueError(f"{name}={getattr(self, name)!r:.100} must be a JSON object")
             object.__setattr__(self, name, dict(getattr(self, name)))
+        if self.causality is not None and not isinstance(self.causality, Causality):
+            object.__setattr__(self, "causality", Causality.from_dict(self.causality))
         known = commands(self.labels)
         for label, threshold in self.acceptance.items():
             if label not in known or not _is_number(threshold) or not 0 <= threshold <= 1:
@@ -125,6 +175,15 @@ class NetworkConfig(ModelConfig):
     """All of a model but its weights: what a ``.keras`` file says of itself."""
 
     architecture: Architecture
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        steps = None if self.causality is None else self.causality.step_hops
+        if steps != (self.architecture.step_hops if self.architecture.causal else None):
+            raise ValueError(
+                f"causality={self.causality} must be that of the network, which has "
+                f"causal={self.architecture.causal} and {self.architecture.step_hops} hops a step"
+            )
 
     @property
     def n_weights(self) -> int:

@@ -3,7 +3,7 @@
 import dataclasses
 import typing
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 
 class Config:
@@ -11,7 +11,8 @@ class Config:
 
     ``to_dict`` and ``from_dict`` are inverses. ``from_dict`` demands exactly the known fields: a
     field that is missing from a file would silently take today's default, and a field that nobody
-    knows would silently be ignored.
+    knows would silently be ignored. What files are without that were written before a field was
+    there stands in ``EARLIER``, field by field.
 
     Example:
         >>> import dataclasses
@@ -21,6 +22,8 @@ class Config:
         >>> Window.from_dict(Window(0.02).to_dict())
         Window(seconds=0.02)
     """
+
+    EARLIER: ClassVar[Mapping[str, Any]] = {}
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a JSON-able dict; nested configurations become dicts too."""
@@ -33,6 +36,8 @@ class Config:
         Raises:
             ValueError: Names the fields that are unknown or missing, or the value out of range.
         """
+        if isinstance(fields, Mapping):
+            fields = {**cls.EARLIER, **fields}
         known = check_fields(cls, fields)
         types = typing.get_type_hints(cls)
         for name, value in known.items():

@@ -93,8 +93,7 @@ def _config(text: bytes) -> NetworkConfig:
     if not isinstance(outer["config"], Mapping):
         raise ValueError("a config that is no JSON object")
     fields = {name: outer["config"][name] for name in outer["config"] if name not in _KERAS_FIELDS}
-    # older files are without it: all their commands are accepted
-    return NetworkConfig.from_dict({"acceptance": {}} | fields)
+    return NetworkConfig.from_dict(fields)
 
 
 def _weights(content: bytes, n_weights: int) -> Weights:

@@ -12,7 +12,13 @@ import keras
 from keras import ops
 
 from speech import keras_file
-from speech.architecture import ATTENTION_UNITS, KERNEL, Architecture, NetworkConfig
+from speech.architecture import (
+    ATTENTION_UNITS,
+    KERNEL,
+    Architecture,
+    Causality,
+    NetworkConfig,
+)
 from speech.errors import ModelError
 from speech.features import FeatureConfig
 from speech.files import replacing
@@ -74,12 +80,13 @@ class CommandModel(keras.Model):  # type: ignore[misc]
         decoder: Settings of the live decoder that were chosen for this model.
         provenance: Where the model comes from: corpus digest, seed, versions, command.
         acceptance: For single commands the probability that a clip has to reach.
+        causality: Of a causal architecture; by default one that looks ahead by nothing.
 
     Raises:
         ValueError: A field out of range; ``speech.architecture`` has the ranges.
 
-    Calling it: float32 (batch, n_frames, n_mfcc) -> logits (batch, n_classes). The number of frames
-    is free, that of the coefficients is not.
+    Calling it: float32 (batch, n_frames, n_mfcc) -> logits (batch, n_classes), of a causal network
+    those after the last step. The number of frames is free, that of the coefficients is not.
     """
 
     def __init__(
@@ -92,6 +99,7 @@ class CommandModel(keras.Model):  # type: ignore[misc]
         decoder: Mapping[str, Any] | None = None,
         provenance: Mapping[str, Any] | None = None,
         acceptance: Mapping[str, float] | None = None,
+        causality: Causality | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -102,6 +110,9 @@ class CommandModel(keras.Model):  # type: ignore[misc]
         self.decoder = dict(decoder or {})
         self.provenance = dict(provenance or {})
         self.acceptance = dict(acceptance or {})
+        if causality is None and architecture.causal:
+            causality = Causality(architecture.step_hops)
+        self.causality = causality
         self.config()  # checks the fields
         self.normalization = keras.layers.Normalization(axis=-1, name="normalization")
         self.conv_blocks = [
@@ -109,7 +120,12 @@ class CommandModel(keras.Model):  # type: ignore[misc]
             for i, filters in enumerate(architecture.conv_filters)
             for layer in (
                 keras.layers.Conv1D(
-                    filters, KERNEL, strides=2, padding="same", use_bias=False, name=f"conv_{i}"
+                    filters,
+                    KERNEL,
+                    strides=2,
+                    padding="valid" if architecture.causal else "same",
+                    use_bias=False,
+                    name=f"conv_{i}",
                 ),
                 keras.layers.BatchNormalization(name=f"conv_norm_{i}"),
                 keras.layers.ReLU(name=f"conv_relu_{i}"),
@@ -148,13 +164,37 @@ class CommandModel(keras.Model):  # type: ignore[misc]
 
     def embed(self, mfcc: Any, training: bool | None = None) -> Any:
         """(batch, n_frames, n_mfcc) -> what the logits are made of: (batch, n)."""
+        states = self._states(mfcc, training)
+        if self.architecture.causal:
+            states = states[:, -1]
+        else:
+            states = ops.mean(states, axis=1) if self.pooling is None else self.pooling(states)
+        return self.pooled_dropout(states, training=training)
+
+    def steps(self, mfcc: Any, training: bool | None = None) -> Any:
+        """What a causal network says at each step of a stream, from its beginning.
+
+        Args:
+            mfcc: float32 (batch, n_frames, n_mfcc); what is left of a step at the end is not used.
+            training: Whether dropout is active.
+
+        Returns:
+            Logits (batch, n_frames // step_hops, n_classes).
+        """
+        states = self._states(mfcc, training)
+        return self.classifier(self.pooled_dropout(states, training=training))
+
+    def _states(self, mfcc: Any, training: bool | None) -> Any:
+        """(batch, n_frames, n_mfcc) -> the last LSTM layer's outputs (batch, n_steps, n)."""
         states = self.normalization(mfcc)
         for layer in self.conv_blocks:
+            if self.architecture.causal and isinstance(layer, keras.layers.Conv1D):
+                # the second of a convolution's two new frames is the last that it sees
+                states = ops.pad(states, [[0, 0], [KERNEL - 2, 0], [0, 0]])
             states = layer(states, training=training) if "norm" in layer.name else layer(states)
         for recurrent, dropout in zip(self.lstm_layers, self.dropouts, strict=True):
             states = dropout(recurrent(states), training=training)
-        states = ops.mean(states, axis=1) if self.pooling is None else self.pooling(states)
-        return self.pooled_dropout(states, training=training)
+        return states
 
     def config(self) -> NetworkConfig:
         """All of it but the weights, checked."""
@@ -166,6 +206,7 @@ class CommandModel(keras.Model):  # type: ignore[misc]
             decoder=self.decoder,
             provenance=self.provenance,
             acceptance=self.acceptance,
+            causality=self.causality,
         )
 
     def get_config(self) -> dict[str, Any]:

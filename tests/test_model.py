@@ -206,3 +206,14 @@ def test_a_file_that_asks_for_a_terabyte_is_refused(tmp_path):
 
 def test_the_default_network_stays_below_the_size_that_ships():
     assert CommandModel(("a", "b"), FeatureConfig()).count_params() <= 1_200_000
+
+
+def test_a_causal_network_says_the_same_of_a_beginning_as_of_the_whole():
+    model = small(conv_filters=(8, 12), bidirectional=False, pooling="state", causal=True)
+    mfcc = features(2, 101)
+    steps = np.asarray(model.steps(mfcc))
+    assert steps.shape == (2, 25, len(model.labels))
+    for n_steps in (1, 7, 24):
+        beginning = mfcc[:, : 4 * n_steps]
+        np.testing.assert_allclose(model.steps(beginning), steps[:, :n_steps], atol=1e-6)
+        np.testing.assert_allclose(model(beginning), steps[:, n_steps - 1], atol=1e-6)
