@@ -75,7 +75,7 @@ class Architecture(Config):
     @property
     def step_hops(self) -> int:
         """Frames from one step of the LSTM to the next: each convolution halves their number."""
-        return 2 ** len(self.conv_filters)
+        return 1 << len(self.conv_filters)
 
     def n_weights(self, n_mfcc: int, n_classes: int) -> int:
         """How many numbers ``CommandModel`` keeps, without building it."""
@@ -159,8 +159,9 @@ class ModelConfig(Config):
             if not isinstance(getattr(self, name), Mapping):
                 raise ValueError(f"{name}={getattr(self, name)!r:.100} must be a JSON object")
             object.__setattr__(self, name, dict(getattr(self, name)))
-        if self.causality is not None and not isinstance(self.causality, Causality):
-            object.__setattr__(self, "causality", Causality.from_dict(self.causality))
+        causality: Any = self.causality  # a mapping, where it comes from JSON
+        if causality is not None and not isinstance(causality, Causality):
+            object.__setattr__(self, "causality", Causality.from_dict(causality))
         known = commands(self.labels)
         for label, threshold in self.acceptance.items():
             if label not in known or not _is_number(threshold) or not 0 <= threshold <= 1:
