@@ -25,6 +25,7 @@ _LOOK_SECONDS = 0.2
 _STALLED_SECONDS = 3.0  # callbacks can stop while PortAudio still calls the stream active
 _RETRY_SECONDS = 1.0
 _CLOSE_SECONDS = 2.0
+_LET_GO_SECONDS = 20.0  # for a stream that is lost, before another one can be opened
 _DEVICES = Path("/dev/snd")
 _BUSY = -9985  # paDeviceUnavailable
 _HW = re.compile(r"\s*\((plug)?hw:\d+,\d+\)$")  # where ALSA found it, which changes on replugging
@@ -190,7 +191,11 @@ class Microphone:
         _run_interruptible(self._close, _CLOSE_SECONDS)
 
     def blocks(self) -> Iterator[Block]:
-        """Sound as it comes, for ever; a device that is lost is looked for until it is back."""
+        """Sound as it comes, for ever; a device that is lost is looked for until it is back.
+
+        Raises:
+            MicrophoneError: The sound system does not let go of a device that is lost.
+        """
         rate = self.sample_rate
         while True:
             try:
@@ -320,12 +325,20 @@ class Microphone:
                 stream.close(ignore_errors=True)
 
     def _reopen(self) -> None:
-        _run_interruptible(self._close)
+        if not _run_interruptible(self._close, _LET_GO_SECONDS):
+            # ALSA's plugin for PulseAudio can lock itself up when its server dies, and PortAudio
+            # with it: nothing in this process opens a device any more
+            raise MicrophoneError(
+                "expected the sound system to let go of the lost microphone within "
+                f"{_LET_GO_SECONDS:g} s, got no answer; start the program again"
+            )
         while True:
             try:
-                return _run_interruptible(self._look_again)
+                _run_interruptible(self._look_again)
             except MicrophoneError:
                 time.sleep(_RETRY_SECONDS)
+            else:
+                return
 
     def _look_again(self) -> None:
         sd = _sounddevice()
@@ -366,8 +379,8 @@ def _query_devices() -> list[Device]:
     ]
 
 
-def _run_interruptible(action: Callable[[], None], seconds: float | None = None) -> None:
-    """Do it in another thread and wait for it, which Ctrl-C interrupts; not for ever."""
+def _run_interruptible(action: Callable[[], None], seconds: float | None = None) -> bool:
+    """Do it in another thread and wait for it, which Ctrl-C interrupts; whether it is done."""
     done = threading.Event()
     failure: list[Exception] = []
 
@@ -390,6 +403,7 @@ def _run_interruptible(action: Callable[[], None], seconds: float | None = None)
             )
     if failure:
         raise failure[0]
+    return done.is_set()
 
 
 def _sounddevice() -> Any:

@@ -380,6 +380,21 @@ def test_a_sound_server_that_hangs_does_not_hold_up_the_end(card, monkeypatch):
     hanging.set()
 
 
+def test_a_sound_system_that_never_lets_go_of_a_lost_device_ends_the_wait_with_one_line(
+    card, monkeypatch
+):
+    monkeypatch.setattr(microphone, "_CLOSE_SECONDS", 0.01)
+    monkeypatch.setattr(microphone, "_LET_GO_SECONDS", 0.01)
+    hanging = threading.Event()
+    with Microphone() as heard:
+        found = heard.blocks()
+        lose(card, found)
+        card.streams[-1].close_waits_for = hanging
+        with pytest.raises(MicrophoneError, match="let go of the lost microphone .* start the"):
+            next(found)
+    hanging.set()
+
+
 def test_an_interrupt_ends_the_wait_for_a_device(card, monkeypatch):
     def interrupt(_seconds: float) -> None:
         raise KeyboardInterrupt
