@@ -390,7 +390,7 @@ def test_a_sound_system_that_never_lets_go_of_a_lost_device_ends_the_wait_with_o
         found = heard.blocks()
         lose(card, found)
         card.streams[-1].close_waits_for = hanging
-        with pytest.raises(MicrophoneError, match="let go of the lost microphone .* start the"):
+        with pytest.raises(MicrophoneError, match=r"let go of the lost microphone .* start the"):
             next(found)
     hanging.set()
 
