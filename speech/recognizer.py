@@ -15,6 +15,7 @@ from speech.audio import AudioSource, Waveform, fit_length, load_audio
 from speech.errors import AudioError, ModelError
 from speech.features import FeatureConfig, mfcc
 from speech.formats.backends import open_model
+from speech.formats.carried import CarriedModel, StreamState
 from speech.formats.folder import SUFFIXES, ModelFolder
 from speech.formats.metadata import WINDOW_HOPS
 from speech.installation import DEFAULT_MODEL, bundled_models, find_model
@@ -94,6 +95,7 @@ class Recognizer:
         windows: Callable[[Waveform], Batch] | None = None,
         file: str = "",
         embed: Callable[[Batch], Batch] | None = None,
+        carried: CarriedModel | None = None,
     ) -> None:
         self.name = name
         self.labels: tuple[str, ...] = config.labels
@@ -106,6 +108,8 @@ class Recognizer:
         self._mfcc = mfcc
         self._windows = windows
         self._embed = embed
+        self.causality = config.causality
+        self._carried = carried
 
     def __repr__(self) -> str:
         file = f" from {self.file}" if self.file else ""
@@ -147,6 +151,57 @@ class Recognizer:
             return self.probabilities(np.ascontiguousarray(every))
         self._check(every)
         return self._finite(self._windows(waveform))
+
+    @property
+    def step_seconds(self) -> float | None:
+        """From answer to answer of a causal model; None of one that is given clips."""
+        if self.causality is None:
+            return None
+        return self.causality.step_hops * self.features.hop_seconds
+
+    def begin(self) -> StreamState:
+        """The state of a stream that begins now, for ``advance``.
+
+        Raises:
+            ModelError: The model is given clips, or is a ``.keras`` file, which carries no state.
+        """
+        return self._stateful.begin()
+
+    def advance(self, waveform: Waveform, state: StreamState) -> tuple[Batch, StreamState]:
+        """What a causal model says at each step of the next sound of a stream.
+
+        Args:
+            waveform: float32 (n,) in [-1, 1) at ``features.sample_rate``, a whole number of steps.
+            state: As ``begin`` or the call before gave it.
+
+        Returns:
+            Probabilities float32 (n_steps, n_classes), and the state behind them.
+
+        Raises:
+            ModelError: As ``begin``; a state of another model or with other numbers than finite
+                ones; sound that is not finite, or no whole number of steps.
+
+        Example:
+            >>> speech.load("commands-8").begin()
+            Traceback (most recent call last):
+            ...
+            speech.errors.ModelError: commands-8: expected a causal model that was exported, ...
+        """
+        if waveform.dtype != np.float32 or not np.isfinite(waveform).all():
+            raise ModelError(
+                f"expected float32 sound (n,), got {waveform.dtype} or values that are not finite"
+            )
+        rows, state = self._stateful.advance(waveform, state)
+        return self._finite(rows), state
+
+    @property
+    def _stateful(self) -> CarriedModel:
+        if self._carried is None:
+            got = "one that is given clips; choose another model"
+            if self.causality is not None:
+                got = f"{self.file}; make model.onnx with: speech export"
+            raise ModelError(f"{self.name}: expected a causal model that was exported, got {got}")
+        return self._carried
 
     def _finite(self, rows: Batch) -> Batch:
         if not np.isfinite(rows).all():
@@ -333,4 +388,5 @@ def load(path: str | os.PathLike[str] = DEFAULT_MODEL, *, threads: int = 1) -> R
         windows=model.windows,
         file=f"{file.name} ({model.precision})",
         embed=model.embed,
+        carried=model.carried,
     )

@@ -5,6 +5,7 @@ long as the window is, so the probabilities of one utterance form one long plate
 that turns plateaus into detections is the heart of this module: see ``StreamDecoder``.
 """
 
+import abc
 import dataclasses
 from typing import Any
 
@@ -47,6 +48,15 @@ def lacks_treble(sound: npt.NDArray[np.floating[Any]], rate: int) -> bool:
     return bool(treble < 10 ** (_TREBLE_DB / 10) * rest)
 
 
+def plain_config(recognizer: Recognizer) -> DecoderConfig:
+    """The settings of a model that carries none; a causal one decides the step."""
+    step = recognizer.step_seconds
+    if step is None:
+        return DecoderConfig()
+    spans = max(1, round(DecoderConfig.smoothing_seconds / step))
+    return DecoderConfig(step_seconds=step, smoothing_seconds=spans * step)
+
+
 def chosen_for(recognizer: Recognizer) -> DecoderConfig:
     """The settings that the model carries.
 
@@ -54,9 +64,9 @@ def chosen_for(recognizer: Recognizer) -> DecoderConfig:
         ModelError: They are no settings of a decoder.
     """
     try:
-        return (
-            DecoderConfig.from_dict(recognizer.decoder) if recognizer.decoder else DecoderConfig()
-        )
+        if recognizer.decoder:
+            return DecoderConfig.from_dict(recognizer.decoder)
+        return plain_config(recognizer)
     except ValueError as error:
         raise ModelError(
             f"{recognizer.name}: expected a decoder's settings in the model, got others ({error}); "
@@ -64,22 +74,23 @@ def chosen_for(recognizer: Recognizer) -> DecoderConfig:
         ) from error
 
 
-class SlidingWindowClassifier:
-    """What the network says of every window of a stream.
+class StreamClassifier(abc.ABC):
+    """What the network says of a stream, an answer at every step; made by ``classifier_for``.
 
-    A window of one clip ends at every step of the stream's sample grid, and the stream is taken
-    to be preceded by digital silence, so that chunks have no influence on what the network sees.
-    Memory does not grow with the stream.
+    An answer is that for the clip of audio that ends with the step. The stream is taken to be
+    preceded by digital silence, so that chunks have no influence on what the network sees. Memory
+    does not grow with the stream.
 
     Args:
         recognizer: The model. It is asked once at once, for the answer to digital silence, which
             also warms it up.
-        step_seconds: From one window to the next.
-        batch_size: Most windows in one call of the network.
+        step_seconds: From one answer to the next.
+        batch_size: Most answers in one call of the network.
 
     Attributes:
         silence_posterior: Probabilities float64 (n_classes,) of digital silence.
         ended: Whether the stream was flushed; the next chunk then begins a new one.
+        level: Root mean square of the last whole step.
 
     Raises:
         ValueError: A step that is no whole number of samples or longer than the clip, or a batch
@@ -93,24 +104,15 @@ class SlidingWindowClassifier:
         self._rate = recognizer.features.sample_rate
         self._clip = recognizer.features.n_samples
         self._step = samples_per_step(step_seconds, self._rate, self._clip)
+        self._batch_size = batch_size
         silence = np.zeros((1, self._clip), np.float32)
         self.silence_posterior = recognizer.probabilities(silence)[0].astype(np.float64)
-        # the next window begins at the first sample
-        self._audio = np.zeros(self._clip + (batch_size - 1) * self._step, np.float32)
-        self.reset()
 
-    def reset(self, before: Waveform | None = None) -> None:
-        """Forget all sound so far; the next chunk is the beginning of a new stream.
-
-        Args:
-            before: float32 (n_samples - step,) at the model's rate, the sound that comes before
-                that chunk; by default digital silence.
-        """
+    def reset(self) -> None:
+        """Forget all sound so far; the next chunk is the beginning of a new stream."""
         self._source_rate = self._rate
         self._downmix = Downmix("the stream")
         self._resampler: Any = None
-        self._filled = self._clip - self._step
-        self._audio[: self._filled] = 0.0 if before is None else before
         self._seen = 0  # samples at the model's rate
         self.ended = False
         self.level = 0.0
@@ -143,15 +145,15 @@ class SlidingWindowClassifier:
                 self._resampler = soxr.ResampleStream(rate, self._rate, 1, dtype="float32")
         if self._resampler is not None:
             mono = self._resampler.resample_chunk(mono)
-        return self._process(np.concatenate([drained, mono]))
+        return self._take(np.concatenate([drained, mono]))
 
     def flush(self) -> Posteriors:
         """End the stream: process what the resampler holds, and then digital silence for a clip."""
         if self.ended or (not self._seen and self._resampler is None):
             return self._no_posteriors()
-        rows = self._process(self._drain())
+        rows = self._take(self._drain())
         end = self._seen
-        silent = self._process(np.zeros(self._clip - 1, np.float32))
+        silent = self._take(np.zeros(self._clip - 1, np.float32))
         self._seen, self.ended = end, True
         return np.concatenate([rows, silent])
 
@@ -165,14 +167,41 @@ class SlidingWindowClassifier:
         self._resampler = None
         return rest
 
+    def _take(self, waveform: Waveform) -> Posteriors:
+        self._seen += len(waveform)
+        return self._process(np.clip(waveform, -1.0, JUST_BELOW_ONE))  # as load_audio does
+
+    @abc.abstractmethod
     def _process(self, waveform: Waveform) -> Posteriors:
-        waveform = np.clip(waveform, -1.0, JUST_BELOW_ONE)  # as load_audio does
+        """The answers that sound at the model's rate completes."""
+
+
+class SlidingWindowClassifier(StreamClassifier):
+    """Asks a model about a window of one clip at every step of the stream's sample grid."""
+
+    def __init__(self, recognizer: Recognizer, step_seconds: float, batch_size: int = 1) -> None:
+        super().__init__(recognizer, step_seconds, batch_size)
+        # the next window begins at the first sample
+        self._audio = np.zeros(self._clip + (batch_size - 1) * self._step, np.float32)
+        self.reset()
+
+    def reset(self, before: Waveform | None = None) -> None:
+        """Forget all sound so far; the next chunk is the beginning of a new stream.
+
+        Args:
+            before: float32 (n_samples - step,) at the model's rate, the sound that comes before
+                that chunk; by default digital silence.
+        """
+        super().reset()
+        self._filled = self._clip - self._step
+        self._audio[: self._filled] = 0.0 if before is None else before
+
+    def _process(self, waveform: Waveform) -> Posteriors:
         rows = [self._no_posteriors()]
         while len(waveform):
             fitting = waveform[: len(self._audio) - self._filled]
             self._audio[self._filled : self._filled + len(fitting)] = fitting
             self._filled += len(fitting)
-            self._seen += len(fitting)
             waveform = waveform[len(fitting) :]
             if self._filled >= self._clip:
                 rows.append(self._classify())
@@ -198,6 +227,61 @@ class SlidingWindowClassifier:
         stretch = self._audio[first : last + self._clip]
         rows = self.recognizer.windows(stretch, self._step)
         return rows[[(i - first) // self._step for i in begins]]
+
+
+class CarriedStateClassifier(StreamClassifier):
+    """Asks a causal model, which does each step once and remembers what later ones need.
+
+    Raises:
+        ValueError: A step that is no whole number of the model's.
+        ModelError: A ``.keras`` file, which carries no state.
+    """
+
+    def __init__(self, recognizer: Recognizer, step_seconds: float, batch_size: int = 1) -> None:
+        super().__init__(recognizer, step_seconds, batch_size)
+        own = recognizer.step_seconds or step_seconds
+        self._every = round(step_seconds / own)
+        if self._every < 1 or abs(step_seconds / own - self._every) > 1e-6:
+            raise ValueError(
+                f"step_seconds={step_seconds} must be a whole number of the model's steps of "
+                f"{own:g} s"
+            )
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all sound so far; the next chunk is the beginning of a new stream."""
+        super().reset()
+        self._state = self.recognizer.begin()
+        self._rest = np.zeros(0, np.float32)
+
+    def _process(self, waveform: Waveform) -> Posteriors:
+        waveform = np.concatenate([self._rest, waveform])
+        whole = len(waveform) // self._step * self._step
+        rows = [self._no_posteriors()]
+        size = self._batch_size * self._step
+        for first in range(0, whole, size):
+            part = waveform[first : min(first + size, whole)]
+            answers, self._state = self.recognizer.advance(part, self._state)
+            rows.append(answers[self._every - 1 :: self._every].astype(np.float64))
+        if whole:
+            newest = waveform[whole - self._step : whole]
+            self.level = float(np.sqrt(np.mean(np.square(newest, dtype=np.float64))))
+        self._rest = waveform[whole:]
+        return np.concatenate(rows)
+
+
+def classifier_for(
+    recognizer: Recognizer, step_seconds: float, batch_size: int = 1
+) -> StreamClassifier:
+    """What asks this model about a stream: clip after clip, or, if it is causal, step after step.
+
+    Args:
+        recognizer: As for ``StreamClassifier``, as the others.
+        step_seconds: From one answer to the next.
+        batch_size: Most answers in one call of the network.
+    """
+    kind = SlidingWindowClassifier if recognizer.causality is None else CarriedStateClassifier
+    return kind(recognizer, step_seconds, batch_size)
 
 
 class StreamDecoder:
@@ -248,7 +332,7 @@ class StreamDecoder:
     ) -> None:
         self.recognizer = recognizer
         self.config = config or chosen_for(recognizer)
-        self._windows = SlidingWindowClassifier(recognizer, self.config.step_seconds, batch_size)
+        self._windows = classifier_for(recognizer, self.config.step_seconds, batch_size)
         before = self._windows.silence_posterior
         self._decoder = PosteriorDecoder(
             self.config, recognizer.labels, recognizer.features, before

@@ -7,10 +7,8 @@ import numpy as np
 
 from speech.features import FeatureConfig, mfcc
 from speech.files import sha256
-from speech.formats.export import synthetic_clips
+from speech.formats.export import synthetic_clips, writer
 from speech.formats.metadata import Metadata, attach
-from speech.formats.to_litert import write_litert
-from speech.formats.to_onnx import write_onnx
 from speech.formats.weights import FrontEnd, Network
 from speech.model import Architecture, CommandModel, save_model
 from tests import tiny
@@ -49,8 +47,7 @@ def described(made: CommandModel, precision: str = "float32", keras_sha256: str 
 
 def write(made: CommandModel, path: Path, precision: str = "float32") -> Path:
     """The model as a file without metadata; the suffix says of which kind."""
-    writer = write_litert if path.suffix == ".tflite" else write_onnx
-    writer(
+    writer(path.suffix, causal=made.causality is not None)(
         FrontEnd.from_features(made.features),
         Network.from_model(made),
         made.features,

@@ -51,7 +51,7 @@ ANYWHERE = {
     "ai_edge_litert": {"formats"},
     "h5py": {"keras_file", "model"},
     "soundfile": {"audio", "evaluation.robustness"},
-    "soxr": {"audio", "stream", "evaluation.robustness"},
+    "soxr": {"audio", "stream", "evaluation.robustness", "training.streams"},
     "sounddevice": {"live.microphone"},
     "gradio": {"web"},
     "ray": {"cluster"},

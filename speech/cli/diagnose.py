@@ -7,7 +7,7 @@ import json
 import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -16,7 +16,7 @@ from speech.cli.console import console, progress, table, warn
 from speech.cli.options import DEFAULT_MODEL, SourceOptions, examples, grouped
 from speech.environment import command_line
 from speech.errors import MicrophoneError, SpeechError
-from speech.installation import install_command
+from speech.installation import find_model, install_command
 
 if TYPE_CHECKING:
     from speech.recognizer import Recognizer
@@ -140,9 +140,21 @@ def mic_check(
                 microphone.play(waveform, rate)
 
 
-@app.command(epilog=examples("speech benchmark", "speech benchmark --rounds 3 --markdown costs.md"))
+@app.command(
+    epilog=examples(
+        "speech benchmark",
+        "speech benchmark commands-8 --beside commands-8-stream",
+        "speech benchmark --rounds 3 --markdown costs.md",
+    )
+)
 def benchmark(
     model: options.Model = DEFAULT_MODEL,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Another model to measure in the same rounds; may be repeated.", show_default=False
+        ),
+    ] = None,
     rounds: options.Rounds = 5,
     markdown: options.Markdown = None,
     as_json: options.AsJson = False,
@@ -152,7 +164,8 @@ def benchmark(
     from speech.files import write_text
 
     with progress("Measuring") as on_progress:
-        measures = bench.benchmark(model, rounds, on_progress)
+        others = [find_model(path) for path in beside or []]
+        measures = bench.benchmark(model, rounds, on_progress, others=others)
     if markdown is not None:
         write_text(markdown, bench.markdown(measures, command_line()))
     if as_json:

@@ -11,7 +11,18 @@ from typing import Annotated
 
 import typer
 
-from speech.cli import diagnose, explain, listen, page, record, score, teach, train, wyoming
+from speech.cli import (
+    diagnose,
+    distill,
+    explain,
+    listen,
+    page,
+    record,
+    score,
+    teach,
+    train,
+    wyoming,
+)
 from speech.cli.console import show_anything, show_notes, warn
 from speech.errors import SpeechError
 from speech.installation import install_command
@@ -25,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
-for commands in (listen, page, wyoming, record, teach, train, score, explain, diagnose):
+for commands in (listen, page, wyoming, record, teach, train, distill, score, explain, diagnose):
     app.add_typer(commands.app)
 
 # which extra brings a package that some commands can do without

@@ -188,7 +188,7 @@ def train(
     run, resume = place.folder(label_set, config.seed)
     recordings = decoding.read(data, config.features, label_set.words)
     log = trainer.tensorboard_writer(place.tensorboard) if place.tensorboard else None
-    with _stoppable(run), _training_progress(config.epochs, log) as report:
+    with stoppable(run), training_progress(config.epochs, log) as report:
         if machines.ray:
             from speech.cluster import train as together
 
@@ -207,7 +207,7 @@ def train(
                 resume=resume,
                 report=report,
             )
-    _export_trained(run)
+    export_trained(run)
     metrics = model_card.evaluate(load(run), recordings, run)
     typer.echo(_summary(metrics.accuracy, metrics.accuracy_low, metrics.accuracy_high, run))
 
@@ -364,7 +364,7 @@ def _export_page(model: Path, out: Path | None, runtime: Path | None, as_json: b
 # --- what the commands share --------------------------------------------------------------------
 
 
-def _export_trained(run: Path) -> None:
+def export_trained(run: Path) -> None:
     """Write ``model.onnx`` beside a model that was just trained, or say how to."""
     from speech.formats.export import FORMATS, export, missing_packages
 
@@ -384,7 +384,7 @@ def _export_trained(run: Path) -> None:
 
 
 @contextlib.contextmanager
-def _stoppable(run: Path) -> Iterator[None]:
+def stoppable(run: Path) -> Iterator[None]:
     """Ctrl-C and SIGTERM end a training with a sentence about how to go on."""
 
     def stop(*_: object) -> None:
@@ -415,7 +415,7 @@ def _print_corpus(corpus: "Corpus") -> None:
 
 
 @contextlib.contextmanager
-def _training_progress(epochs: int, log: Report | None) -> Iterator[Report]:
+def training_progress(epochs: int, log: Report | None) -> Iterator[Report]:
     """A bar with the time left on a terminal, and a line an epoch everywhere."""
     from rich import progress as bars
 

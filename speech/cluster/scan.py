@@ -25,6 +25,7 @@ from speech.detection import DecoderConfig, Detection
 from speech.errors import AudioError, ModelError, SpeechError
 from speech.features import FeatureConfig
 from speech.files import readable_name, sha256
+from speech.formats.carried import refuse_causal
 from speech.formats.folder import ModelFolder
 from speech.live.scan import BATCH, no_sound
 from speech.live.session import decoder_for
@@ -133,6 +134,7 @@ def scan(
         SpeechError: The tables cannot be written.
     """
     recognizer = load(job.model)
+    refuse_causal(job.model, recognizer)  # whose state cannot begin in the middle of a recording
     model = _as_sent(job, recognizer)
     results = Results(job.out, model.digest)
     with cluster(address, **local) as ray:

@@ -20,12 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from speech.audio import Waveform, to_int16
-from speech.detection import DecoderConfig
 from speech.errors import ModelError
 from speech.formats.backends import check
 from speech.progress import OnProgress, no_progress
 from speech.recognizer import Recognizer, load
-from speech.stream import StreamDecoder
+from speech.stream import StreamDecoder, plain_config
 
 T = TypeVar("T")
 
@@ -53,7 +52,7 @@ LOADING = Metric("Loading, s")
 MEDIAN = Metric("One clip, waveform to probabilities, median ms")
 TAIL = Metric("One clip, 95th percentile, ms")
 THROUGHPUT = Metric(f"Batches of {BATCH_SIZE}, clips/s", more_is_better=True)
-LIVE = Metric("Live, ten windows a second, % of a core")
+LIVE = Metric("Live, an answer every 0.1 s (causal: every step), % of a core")
 SCANNING = Metric("Scanning a recording, times real time", more_is_better=True)
 
 Row = tuple[Metric, str, float]  # metric, variant, value
@@ -79,7 +78,11 @@ class Measurement:
 
 
 def benchmark(
-    folder: Path, rounds: int = 5, on_progress: OnProgress = no_progress
+    folder: Path,
+    rounds: int = 5,
+    on_progress: OnProgress = no_progress,
+    *,
+    others: Sequence[Path] = (),
 ) -> list[Measurement]:
     """Measure every model file in a folder, each in fresh processes.
 
@@ -89,17 +92,26 @@ def benchmark(
         folder: Of a model. Files that nothing installed here can run are left out.
         rounds: Values per metric.
         on_progress: Called with (rounds done, rounds) after each.
+        others: Folders of more models, beside which the files of the first are the baseline.
 
     Raises:
         ModelError: No model there, or one that ``speech.load`` refuses.
     """
     files = model_files(folder)
+    baselines = []
+    if others:
+        baselines = [f"{folder.name}, {variant}" for variant in files][:1]
+        files = {
+            f"{each.name}, {variant}": file
+            for each in (folder, *others)
+            for variant, file in model_files(each).items()
+        }
     rows: list[Row] = []
     for done in range(rounds):
         for variant, file in files.items():
             rows += measure_file(variant, file)
         on_progress(done + 1, rounds)
-    return collect(rows)
+    return collect(rows, baselines)
 
 
 def model_files(folder: Path) -> dict[str, Path]:
@@ -221,7 +233,7 @@ def _measure_loaded(file: Path) -> list[tuple[Metric, float]]:
     rows += latencies(lambda: recognizer.probabilities(clips[:1]))
     seconds = min(seconds_per_call(lambda: recognizer.probabilities(clips), 3))
     rows.append((THROUGHPUT, BATCH_SIZE / seconds))
-    rows.append((LIVE, 100 * live_share([StreamDecoder(recognizer, DecoderConfig())])))
+    rows.append((LIVE, 100 * live_share([StreamDecoder(recognizer, plain_config(recognizer))])))
     rows.append((SCANNING, SCAN_SECONDS / scan_seconds(recognizer, SCAN_SECONDS, BATCH_SIZE)))
     return rows
 
@@ -241,7 +253,7 @@ def live_share(decoders: Sequence[StreamDecoder]) -> float:
 def scan_seconds(recognizer: Recognizer, seconds: float, batch_size: int) -> float:
     """Seconds that a recording of this length takes, read in pieces as ``speech scan`` does."""
     rate = recognizer.features.sample_rate
-    scanner = StreamDecoder(recognizer, DecoderConfig(), batch_size=batch_size)
+    scanner = StreamDecoder(recognizer, plain_config(recognizer), batch_size=batch_size)
     recording = synthetic_audio(seconds, rate)
     size = round(BATCH_SIZE * scanner.config.step_seconds * rate)
     started = time.perf_counter()

@@ -27,7 +27,7 @@ from speech.evaluation.synthetic_streams import Stream
 from speech.labels import commands
 from speech.progress import OnProgress, no_progress
 from speech.recognizer import Recognizer
-from speech.stream import SlidingWindowClassifier
+from speech.stream import classifier_for
 
 RATES = (10.0, 1.0, 0.1)  # false accepts per hour at which the DET curve is read
 RULE_OF_THREE = 3.0  # no event in a time T shows with 95 % that there are at most 3 in it
@@ -74,7 +74,7 @@ def compute_posteriors(
     """Run the network over each stream once, a window at every step."""
     computed = []
     for stream in streams:
-        windows = SlidingWindowClassifier(recognizer, step_seconds, _BATCH)
+        windows = classifier_for(recognizer, step_seconds, _BATCH)
         rows = np.concatenate([windows.push(stream.waveform), windows.flush()])
         computed.append(
             StreamPosteriors(
@@ -101,7 +101,7 @@ def posteriors_of_file(
         AudioError: It cannot be read, or is shorter than a window.
         CorpusError: A word lies behind its end.
     """
-    windows = SlidingWindowClassifier(recognizer, step_seconds, _BATCH)
+    windows = classifier_for(recognizer, step_seconds, _BATCH)
     rows = [windows.push(block, rate) for block, rate in read_blocks(path)]
     rows.append(windows.flush())
     seconds, clip = windows.seconds, recognizer.features.clip_seconds

@@ -31,6 +31,7 @@ from speech.recognizer import Recognizer
 LONGEST_LATENCY = 0.3
 _LATENCY_MARGIN = 0.02  # it is chosen on other words than it is measured on
 REFRACTORY_SECONDS = 0.3  # shorter than a word and its pause; see docs/evaluation.md
+_STEP_SECONDS = 0.1
 _SMOOTHING_STEPS = (2, 3, 4, 5)
 _MIN_COUNTS = (2, 3, 4)
 _LOGITS = np.arange(-2.0, 9.01, 0.25)
@@ -111,7 +112,9 @@ def tune(
     weights = [_FAST_WEIGHT if s.kind in FAST_KINDS else 1.0 for s in spoken]
     limit = LONGEST_LATENCY - _LATENCY_MARGIN
     best: tuple[bool, float, DecoderConfig] | None = None
-    grid = list(itertools.product(_SMOOTHING_STEPS, _MIN_COUNTS))
+    # spans and counts are meant for steps of a tenth of a second; a causal model's are shorter
+    finer = max(1, round(_STEP_SECONDS / base.step_seconds))
+    grid = [(finer * s, finer * c) for s, c in itertools.product(_SMOOTHING_STEPS, _MIN_COUNTS)]
     for number, (steps, count) in enumerate(grid, 1):
         smoothing = round(steps * base.step_seconds, 6)
         start = dataclasses.replace(

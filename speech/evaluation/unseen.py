@@ -23,7 +23,7 @@ from speech.evaluation.stream_card import training_names
 from speech.files import readable_name
 from speech.labels import commands
 from speech.recognizer import Recognizer
-from speech.stream import SlidingWindowClassifier, chosen_for
+from speech.stream import chosen_for, classifier_for
 
 Kind: TypeAlias = Literal["commands", "other words", "rooms", "speech"]
 
@@ -204,7 +204,7 @@ def _speech_row(
 ) -> dict[str, Any]:
     """False accepts per hour of the decoder that the model carries."""
     config = chosen_for(recognizer)
-    windows = SlidingWindowClassifier(recognizer, config.step_seconds, _BATCH)
+    windows = classifier_for(recognizer, config.step_seconds, _BATCH)
     rows = [windows.push(waveform) for waveform in waveforms]
     rows.append(windows.flush())
     seconds, joined = windows.seconds, np.concatenate(rows).astype(np.float32)

@@ -16,6 +16,7 @@ from speech.architecture import ModelConfig
 from speech.audio import Waveform
 from speech.errors import ModelError
 from speech.features import mfcc
+from speech.formats.carried import CarriedModel, carried_litert, carried_onnx, stream_of
 from speech.formats.metadata import WINDOW_HOPS, Metadata, read
 from speech.installation import install_command
 
@@ -42,6 +43,7 @@ class Runnable:
         precision: Of the weights: ``float32``, ``float16`` or ``int8``.
         embed: Waveforms float32 (n, n_samples) -> what the classifier reads of them, float32
             (n, width); None where the file does not give it.
+        carried: What answers at every step of a stream; None of a model that is given clips.
     """
 
     config: ModelConfig
@@ -50,6 +52,7 @@ class Runnable:
     windows: Callable[[Waveform], Batch] | None = None
     precision: str = "float32"
     embed: Function | None = None
+    carried: CarriedModel | None = None
 
 
 def load_keras(path: Path) -> "CommandModel":
@@ -122,6 +125,12 @@ def _runnable(
     )
 
 
+def _carried(metadata: Metadata, model: CarriedModel) -> Runnable:
+    # a graph that fits its metadata is seen by what it answers, too
+    model.infer(np.zeros((1, metadata.features.n_samples), np.float32))
+    return Runnable(metadata, model.infer, model.mfcc, precision=metadata.precision, carried=model)
+
+
 def _check_shapes(found: Mapping[str, list[Any]], expected: Mapping[str, list[Any]]) -> None:
     if dict(found) != expected:
         raise ValueError(f"shapes {dict(found)} instead of {expected}")
@@ -143,6 +152,8 @@ def _onnx_session(model: bytes) -> Any:
 
 def _onnx(model: bytes, metadata: Metadata, threads: int) -> Runnable:
     session = _onnx_session(model)
+    if metadata.causality is not None:
+        return _carried(metadata, carried_onnx(session, metadata))
     features, n_classes = metadata.features, len(metadata.labels)
     shapes: dict[str, list[Any]] = {
         "waveform": ["batch", "samples"],
@@ -203,6 +214,8 @@ def _litert(model: bytes, metadata: Metadata, threads: int) -> Runnable:
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(model_content=model, num_threads=threads).get_signature_runner()
+    if metadata.causality is not None:
+        return _carried(metadata, carried_litert(runner, metadata))
     tensors = runner.get_input_details() | runner.get_output_details()
     features = metadata.features
     shapes: dict[str, list[Any]] = {
@@ -225,6 +238,8 @@ def _open_keras(path: Path) -> Runnable:
     import keras
 
     def infer(waveforms: Batch) -> Batch:
+        if model.causality is not None:
+            waveforms = stream_of(waveforms, model.causality, model.features)
         logits = model.predict_on_batch(mfcc(waveforms, model.features))
         return np.asarray(keras.ops.softmax(logits / model.temperature), np.float32)
 

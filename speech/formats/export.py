@@ -250,14 +250,12 @@ def _refuse_other_answers(target: Path, wanted: Format, comparisons: Sequence[Co
 
 def _convert(trained: Path, kind: str, part: Path, clips: ClipSet | None) -> tuple[Comparison, ...]:
     """Write the file and compare it."""
-    from speech.formats.to_litert import write_litert
-    from speech.formats.to_onnx import write_onnx
     from speech.formats.weights import FrontEnd, Network
 
     digest = sha256(trained)  # before reading: a file that changes is not this one
     model = load_keras(trained)
     config, precision = model.config(), FORMATS[kind].precision
-    write = write_onnx if part.suffix == ".onnx" else write_litert
+    write = writer(part.suffix, causal=config.causality is not None)
     front = FrontEnd.from_features(config.features)
     write(front, Network.from_model(model), config.features, part, precision)
     metadata = Metadata.describing(config, precision, digest)
@@ -274,6 +272,19 @@ def _convert(trained: Path, kind: str, part: Path, clips: ClipSet | None) -> tup
     synthetic = synthetic[decided] if decided.mean() > 0.5 else synthetic
     comparisons.append(_compare(expected, made, synthetic, None))
     return tuple(comparisons)
+
+
+def writer(suffix: str, causal: bool) -> Callable[..., None]:
+    """What writes such a file; the formats are imported where they are needed."""
+    if suffix == ".onnx":
+        from speech.formats.causal_onnx import write_causal_onnx
+        from speech.formats.to_onnx import write_onnx
+
+        return write_causal_onnx if causal else write_onnx
+    from speech.formats.causal_litert import write_causal_litert
+    from speech.formats.to_litert import write_litert
+
+    return write_causal_litert if causal else write_litert
 
 
 def _in_batches(function: Callable[[Batch], Batch], waveforms: Batch) -> Batch:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from speech.errors import ModelError
+from speech.formats.carried import refuse_causal
 from speech.formats.metadata import Metadata, constants, read
 from speech.formats.weights import Array, FrontEnd, Network, TaughtHead, WordBranch
 
@@ -16,7 +17,8 @@ def read_onnx(path: Path) -> tuple[Metadata, FrontEnd, Network]:
         path: A ``.onnx`` file in float32.
 
     Raises:
-        ModelError: Not an export of this project, quantized, or made before weights had names.
+        ModelError: Not an export of this project, quantized, of a causal model, or made before
+            weights had names.
 
     Example:
         >>> from speech.formats.from_onnx import read_onnx
@@ -26,6 +28,7 @@ def read_onnx(path: Path) -> tuple[Metadata, FrontEnd, Network]:
         ((256, 10), 2)
     """
     metadata, model = read(path)
+    refuse_causal(path, metadata)
     try:
         if path.suffix != ".onnx" or metadata.precision != "float32":
             raise ValueError(f"{path.suffix} in {metadata.precision}")

@@ -30,8 +30,15 @@ def write_litert(
 
     @tf.function(input_signature=signature, autograph=False)  # type: ignore[untyped-decorator]
     def graph(waveform: Any) -> dict[str, Any]:
-        mfcc = _front_end(tf, front, features, waveform, in_halves=precision == "float16")
+        mfcc = front_end(tf, front, features, waveform, in_halves=precision == "float16")
         return {"probabilities": _network(tf, network, mfcc), "mfcc": mfcc}
+
+    convert(graph, path, precision)
+
+
+def convert(graph: Any, path: Path, precision: str) -> None:
+    """Write a TensorFlow function of one signature as a file."""
+    import tensorflow as tf
 
     module = tf.Module()
     module.graph = graph
@@ -46,10 +53,10 @@ def write_litert(
         path.write_bytes(converter.convert())
 
 
-def _front_end(
+def front_end(
     tf: Any, front: FrontEnd, features: FeatureConfig, waveform: Any, *, in_halves: bool
 ) -> Any:
-    """(1, n_samples) -> MFCC (1, n_frames, n_mfcc)."""
+    """(1, n), n >= n_fft -> MFCC (1, n_frames, n_mfcc)."""
 
     def parts(constant: Array) -> list[Array]:
         # what the converter is about to turn into float16; two of those hold a float32
@@ -65,10 +72,12 @@ def _front_end(
         return sum(tf.matmul(tf.constant(part), x) + shift for part, shift in pairs)
 
     n_inner, _, n_outer = front.dft_outer.shape
-    n_k1, n_frames = len(front.dft_real), features.n_frames
+    n_samples = waveform.shape[1]
+    n_frames = 1 + (n_samples - features.n_fft) // features.hop_length
+    n_k1 = len(front.dft_real)
     block = math.gcd(features.n_fft, features.hop_length)
     stride = features.hop_length // block
-    n_whole = features.n_samples // block * block
+    n_whole = n_samples // block * block
     x = tf.transpose(tf.reshape(waveform[0, :n_whole], (-1, block)))
     frames = [
         x[:, i : i + stride * (n_frames - 1) + 1 : stride] for i in range(features.n_fft // block)

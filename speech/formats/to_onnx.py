@@ -1,6 +1,7 @@
 """A trained model as an ONNX graph, built node by node: no tracing, and nothing but its weights."""
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from speech.formats.weights import (
 _OPSET, _IR_VERSION = 17, 8  # what every ONNX Runtime since 1.13 understands
 
 
-class _Nodes:
+class Nodes:
     """Nodes and constants of a graph in the making; a call adds a node and names its output."""
 
     def __init__(self) -> None:
@@ -36,13 +37,16 @@ class _Nodes:
         self.constants.append(numpy_helper.from_array(array, name))
         return name
 
-    def __call__(self, kind: str, *inputs: Any, output: str = "", **attributes: Any) -> str:
-        """Add a node; inputs are names or arrays."""
+    def __call__(
+        self, kind: str, *inputs: Any, output: str = "", more: Sequence[str] = (), **attributes: Any
+    ) -> str:
+        """Add a node; inputs are names or arrays, ``more`` the names of its other outputs."""
         from onnx import helper
 
         names = [x if isinstance(x, str) else self.constant(x) for x in inputs]
         name = f"{kind}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, names, [output or name], name=name, **attributes))
+        outputs = [output or name, *more]
+        self.nodes.append(helper.make_node(kind, names, outputs, name=name, **attributes))
         return output or name
 
 
@@ -64,12 +68,8 @@ def write_onnx(
         precision: ``float32``, or ``int8``: the LSTM layers compute with 8-bit integers, all else
             stays in float.
     """
-    import onnx
-    from onnx import TensorProto, helper
-
-    exact = precision == "float32"
-    add = _Nodes()
-    mfcc = _front_end(add, front, features, TensorProto.DOUBLE if exact else TensorProto.FLOAT)
+    add = Nodes()
+    mfcc = front_end(add, "waveform", front, features, exact=precision == "float32")
     add("Transpose", mfcc, perm=[0, 2, 1], output="mfcc")
     head = network.head
     n_frames = features.n_frames - (WINDOW_HOPS * head.offsets[-1] if head else 0)
@@ -83,20 +83,33 @@ def write_onnx(
         _head(add, head, pooled)
         n_classes, width = len(head.bias) - 1 + head.shares.shape[1], len(head.kernel)
 
-    def tensor(name: str, *shape: int | str) -> Any:
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
+    outputs = {
+        "probabilities": ("windows", n_classes),
+        "mfcc": ("batch", "frames", features.n_mfcc),
+        "embedding": ("windows", width),
+    }
+    write_graph(add, {"waveform": ("batch", "samples")}, outputs, path, precision)
 
-    graph = helper.make_graph(
-        add.nodes,
-        "speech",
-        [tensor("waveform", "batch", "samples")],
+
+def write_graph(
+    add: Nodes,
+    inputs: Mapping[str, Sequence[int | str]],
+    outputs: Mapping[str, Sequence[int | str]],
+    path: Path,
+    precision: str,
+) -> None:
+    """Write a graph of these nodes; inputs and outputs are float32 of these shapes."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    given, made = (
         [
-            tensor("probabilities", "windows", n_classes),
-            tensor("mfcc", "batch", "frames", features.n_mfcc),
-            tensor("embedding", "windows", width),
-        ],
-        add.constants,
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, list(s))
+            for name, s in each.items()
+        ]
+        for each in (inputs, outputs)
     )
+    graph = helper.make_graph(add.nodes, "speech", given, made, add.constants)
     model = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid("", _OPSET)],
@@ -104,7 +117,7 @@ def write_onnx(
         producer_name="speech-commands",
     )
     onnx.checker.check_model(model, full_check=True)
-    if exact:
+    if precision == "float32":
         path.write_bytes(model.SerializeToString())
     else:
         _quantise(model, path)
@@ -124,21 +137,25 @@ def _quantise(model: Any, path: Path) -> None:
     )
 
 
-def _front_end(add: _Nodes, front: FrontEnd, features: FeatureConfig, kind: int) -> str:
-    """``waveform`` (batch, samples) -> MFCC (batch, n_mfcc, frames).
+def front_end(
+    add: Nodes, sound: str, front: FrontEnd, features: FeatureConfig, *, exact: bool
+) -> str:
+    """Sound (batch, samples) -> MFCC (batch, n_mfcc, frames).
 
-    The DFT is in ``kind``: float64, as librosa's is, or, a sixth of a millisecond faster, float32,
-    with which a loud pure tone is off by 0.006: rounding adds to the bands that are nearly silent.
+    The DFT is in float64, as librosa's is, or, a sixth of a millisecond faster where it need not be
+    exact, in float32, with which a loud pure tone is off by 0.006: rounding adds to the bands that
+    are nearly silent.
     """
     from onnx import TensorProto, helper
 
+    kind = TensorProto.DOUBLE if exact else TensorProto.FLOAT
     dtype = helper.tensor_dtype_to_np_dtype(kind)
     n_inner, _, n_outer = front.dft_outer.shape
     n_k1 = len(front.dft_real)
     block = math.gcd(features.n_fft, features.hop_length)
     stride = features.hop_length // block
-    blocks = add("Div", add("Shape", "waveform", start=1), [block])
-    x = add("Slice", "waveform", [0], add("Mul", blocks, [block]), [1])
+    blocks = add("Div", add("Shape", sound, start=1), [block])
+    x = add("Slice", sound, [0], add("Mul", blocks, [block]), [1])
     x = add("Transpose", add("Reshape", x, [0, -1, block]), perm=[0, 2, 1])
     x = add("Cast", x, to=kind)
     per_frame = features.n_fft // block
@@ -164,7 +181,7 @@ def _front_end(add: _Nodes, front: FrontEnd, features: FeatureConfig, kind: int)
     return add("Add", mfcc, add.constant(front.offset[:, np.newaxis], "front_end.offset"))
 
 
-def _windows(add: _Nodes, mfcc: str, features: FeatureConfig, n_frames: int) -> str:
+def _windows(add: Nodes, mfcc: str, features: FeatureConfig, n_frames: int) -> str:
     """MFCC (batch, frames, n_mfcc) -> those of each window (windows, n_frames, n_mfcc)."""
     frames = add("Reshape", add("Shape", mfcc, start=1, end=2), np.zeros(0, np.int64))
     firsts = add(
@@ -175,7 +192,7 @@ def _windows(add: _Nodes, mfcc: str, features: FeatureConfig, n_frames: int) -> 
     return add("Reshape", x, [-1, n_frames, features.n_mfcc])
 
 
-def _network(add: _Nodes, network: Network, mfcc: str, n_frames: int) -> tuple[str, list[str]]:
+def _network(add: Nodes, network: Network, mfcc: str, n_frames: int) -> tuple[str, list[str]]:
     """MFCC (batch, n_frames, n_mfcc) -> the pooled vector (batch, n), and all layers' states.
 
     It also names the ``probabilities`` (batch, n_classes) of the classifier, unless there is a head
@@ -219,7 +236,7 @@ def _network(add: _Nodes, network: Network, mfcc: str, n_frames: int) -> tuple[s
     return pooled, layers
 
 
-def _branch(add: _Nodes, branch: WordBranch, pooled: str, layers: list[str], output: str) -> str:
+def _branch(add: Nodes, branch: WordBranch, pooled: str, layers: list[str], output: str) -> str:
     """Pooled vector (batch, n) and states (batch, n_steps, n) of all layers -> (batch, width)."""
     parts = add.constant(branch.parts, "branch.parts")
     means = [pooled]
@@ -236,7 +253,7 @@ def _branch(add: _Nodes, branch: WordBranch, pooled: str, layers: list[str], out
     return add("Div", vector, length, output=output)
 
 
-def _head(add: _Nodes, head: TaughtHead, vectors: str) -> None:
+def _head(add: Nodes, head: TaughtHead, vectors: str) -> None:
     """Vectors of single seconds (all windows, width) -> ``embedding`` and ``probabilities``."""
     width = len(head.kernel) // len(head.offsets)
 
@@ -267,8 +284,23 @@ def _head(add: _Nodes, head: TaughtHead, vectors: str) -> None:
     add("Concat", words, add("Mul", rest, shares), axis=1, output="probabilities")
 
 
-def _lstm(add: _Nodes, states: str, network: Network, i: int) -> str:
+def _lstm(add: Nodes, states: str, network: Network, i: int) -> str:
     """(n_frames, batch, n) -> (n_frames, batch, units of all directions); the last: batch first."""
+    directions = network.lstm_layers[i]
+    units = len(directions[0][1])
+    output = add(
+        "LSTM",
+        states,
+        *lstm_weights(add, network, i),
+        hidden_size=units,
+        direction="bidirectional" if len(directions) == 2 else "forward",
+    )
+    order = [2, 0, 1, 3] if i == len(network.lstm_layers) - 1 else [0, 2, 1, 3]
+    return add("Reshape", add("Transpose", output, perm=order), [0, 0, len(directions) * units])
+
+
+def lstm_weights(add: Nodes, network: Network, i: int) -> list[str]:
+    """The constants W, R and B of a layer, in ONNX's order of gates."""
     directions = network.lstm_layers[i]
     units = len(directions[0][1])
 
@@ -281,12 +313,4 @@ def _lstm(add: _Nodes, states: str, network: Network, i: int) -> str:
         "recurrent": np.stack([gates(recurrent) for _, recurrent, _ in directions]),
         "bias": np.stack([np.pad(gates(bias), (0, 4 * units)) for _, _, bias in directions]),
     }
-    output = add(
-        "LSTM",
-        states,
-        *(add.constant(stack, f"lstm_layers.{i}.{name}") for name, stack in stacks.items()),
-        hidden_size=units,
-        direction="bidirectional" if len(directions) == 2 else "forward",
-    )
-    order = [2, 0, 1, 3] if i == len(network.lstm_layers) - 1 else [0, 2, 1, 3]
-    return add("Reshape", add("Transpose", output, perm=order), [0, 0, len(directions) * units])
+    return [add.constant(stack, f"lstm_layers.{i}.{name}") for name, stack in stacks.items()]

@@ -10,6 +10,7 @@ from speech.architecture import ModelConfig
 from speech.audio import AudioSource, OnNote, Waveform, fit_length, load_audio, warn
 from speech.errors import AudioError, ModelError
 from speech.formats.backends import load_keras
+from speech.formats.carried import refuse_causal
 from speech.formats.folder import ModelFolder
 from speech.formats.from_onnx import read_onnx
 from speech.formats.weights import Array, FrontEnd, Network
@@ -131,6 +132,7 @@ def open_model(path: str | os.PathLike[str] = DEFAULT_MODEL) -> OpenModel:
         folder.refuse_stale(file) if file.is_file() else None
     if file.suffix == ".keras" and file.is_file():
         trained = load_keras(file)
+        refuse_causal(file, trained.config())
         front = FrontEnd.from_features(trained.features)
         return OpenModel(name, trained.config(), front, Network.from_model(trained))
     try:

@@ -158,6 +158,8 @@ class Session:
         self._hinted: set[str] = set()
         self._counted = {"dropped": 0, "overflow": 0}
         self._counted_at = -math.inf
+        self._carries = decoder.recognizer.causality is not None
+        self._lost = 0  # blocks and overflows so far
 
     def push(self, block: Block) -> Iterator[Item]:
         """What is to be told after this block.
@@ -174,6 +176,10 @@ class Session:
             self._meter = _Meter()
             self._hinted.clear()
             return
+        lost, self._lost = self._lost, block.dropped + block.overflows
+        if self._carries and self._lost > lost:
+            # what a causal model remembers belongs to sound that this block does not follow
+            yield from self.end()
         detections = self._decoder.push(block.samples, block.sample_rate)
         self._received += len(block.samples) / block.sample_rate
         yield from map(self._shifted, detections)
@@ -223,7 +229,8 @@ class Session:
             if new > 0:
                 self._counted[kind] = count
                 self._counted_at = self._time()
-                yield Event(kind, self._time(), f"{new} {message}")
+                anew = "; the model begins anew behind the gap" if self._carries else ""
+                yield Event(kind, self._time(), f"{new} {message}{anew}")
 
     def _status(self, block: Block, hint: str) -> Status:
         probabilities = self._decoder.probabilities

@@ -53,7 +53,8 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         commands: The model that is kept.
         n_words: How many words there are; 0 for no second output.
 
-    Calling it: MFCC (batch, n_frames, n_mfcc) -> ``{"labels": logits, "words": cosines}``.
+    Calling it: MFCC (batch, n_frames, n_mfcc) -> ``{"labels": logits, "words": cosines}``; of a
+    causal model the logits are those of all steps, (batch, n_steps, n_classes), and it has no head.
     """
 
     def __init__(self, commands: CommandModel, n_words: int) -> None:
@@ -65,6 +66,8 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
 
     def call(self, mfcc: Tensor, training: bool | None = None) -> dict[str, Tensor]:
         """(batch, n_frames, n_mfcc) -> the outputs by name."""
+        if self.commands.architecture.causal:
+            return {"labels": self.commands.steps(mfcc, training=training)}
         pooled = self.commands.embed(mfcc, training=training)
         outputs: dict[str, Tensor] = {"labels": self.commands.classifier(pooled)}
         if self.head is not None:

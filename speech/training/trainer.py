@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -29,6 +29,19 @@ from speech.training.provenance import provenance
 from speech.training.sources import TrainingData
 
 Report = Callable[[Mapping[str, Any]], None]
+
+
+class Source(Protocol):
+    """What an epoch's batches come from: ``ClipSource`` or ``distill.StreamSource``."""
+
+    config: TrainConfig
+
+    def steps(self) -> int:
+        """Batches in an epoch."""
+
+    def batches(self, epoch: int, parts: Sequence[int] | None = None) -> Iterator[Batch]:
+        """The batches of an epoch."""
+
 
 WORDS = "words.npz"  # the output that tells all words apart, beside the model
 
@@ -108,14 +121,14 @@ def train(
     _begin(model, source, start_from)
     whole = TrainingModel(model, len(source.vocabulary) if config.word_loss else 0)
     optimizer = compile_model(whole, config, source.steps())
-    state = _RunState(whole, optimizer, run, config)
+    state = RunState(whole, optimizer, run, config)
     state.teacher = make_teacher(teachers, model.labels)
     if resume:
         state.restore()
     write_json(ModelFolder(run).config, config.to_dict() | {"labels": list(labels.labels)})
     features = mfcc(validation.waveforms, config.features)
     while len(state.history) < config.epochs and state.epochs_since_best() < config.patience:
-        row = _one_epoch(state, source, report)
+        row = one_epoch(state, source, report)
         with state.averaged():
             row |= _validate(model, features, validation)
             state.history.append(row)
@@ -134,7 +147,7 @@ def train(
 
 
 def _save_trained(
-    state: "_RunState", validation: ClipSet, features: npt.NDArray[np.float32], run: Path
+    state: "RunState", validation: ClipSet, features: npt.NDArray[np.float32], run: Path
 ) -> None:
     """Save the model, then again with its temperature: nothing that fails leaves none."""
     model = state.model.commands
@@ -200,7 +213,12 @@ def compile_model(model: TrainingModel, config: TrainConfig, steps: int) -> Moni
     return optimizer
 
 
-def _one_epoch(state: "_RunState", source: ClipSource, report: Report) -> dict[str, Any]:
+def one_epoch(state: "RunState", source: Source, report: Report) -> dict[str, Any]:
+    """Train for an epoch; returns its row of the history.
+
+    Raises:
+        ModelError: The gradient exploded.
+    """
     epoch, steps = len(state.history), source.steps()
     started, waited = time.perf_counter(), 0.0
     losses_, accuracies, norms = [], [], []
@@ -260,8 +278,15 @@ def predict_logits(
     return np.concatenate(rows)
 
 
-class _RunState:
-    """All that a run has to remember from epoch to epoch, in one file."""
+class RunState:
+    """All that a run has to remember from epoch to epoch, in one file.
+
+    Args:
+        model: What trains.
+        optimizer: What ``compile_model`` gave.
+        run: The folder of the run.
+        config: The recipe.
+    """
 
     def __init__(
         self, model: TrainingModel, optimizer: MonitoredAdamW, run: Path, config: TrainConfig
@@ -289,6 +314,7 @@ class _RunState:
         return fields_of({"labels": labels, "words": batch.words}, self.model.names)
 
     def epochs_since_best(self) -> int:
+        """How many epochs ago the best one was."""
         scores = [(row["val_accuracy"], -row["val_loss"]) for row in self.history]
         return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
@@ -308,13 +334,16 @@ class _RunState:
             variable.assign(value)
 
     def keep_best(self) -> None:
+        """Remember the weights as they are now."""
         self._best = [keras.ops.convert_to_numpy(v) for v in self.model.weights]
 
     def load_best(self) -> None:
+        """Take the weights of the best epoch."""
         for variable, value in zip(self.model.weights, self._best, strict=True):
             variable.assign(value)
 
     def save(self) -> None:
+        """Write the checkpoint."""
         # model.variables holds the seeds of the dropout too: without them a resumed run differs
         variables = [*self.model.variables, *self.optimizer.variables]
         arrays = {f"v{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(variables)}
@@ -323,6 +352,7 @@ class _RunState:
             np.savez(part, key=self._key(), history=json.dumps(self.history), **arrays)
 
     def restore(self) -> None:
+        """Go on from the checkpoint, if there is one."""
         if not self.path.exists():
             return
         with np.load(self.path) as saved:

@@ -24,6 +24,7 @@ from speech.detection import DecoderConfig
 from speech.environment import cache_folder
 from speech.errors import CorpusError, ModelError, SpeechError
 from speech.files import sha256
+from speech.formats.carried import refuse_causal
 from speech.formats.folder import ModelFolder
 from speech.formats.metadata import FORMAT
 from speech.labels import SILENCE, UNKNOWN
@@ -101,6 +102,7 @@ def export_page(
             "with: speech export FOLDER_OF_THE_MODEL"
         )
     recognizer = load(file)
+    refuse_causal(file, recognizer)
     chosen_for(recognizer)  # refused here, not in the browser
     if model.is_dir():
         ModelFolder(model).refuse_stale(file)

@@ -7,7 +7,7 @@ import threading
 import pytest
 import typer
 
-from speech.cli.train import RecipeOptions, RunOptions, _stoppable
+from speech.cli.train import RecipeOptions, RunOptions, stoppable
 from speech.errors import ModelError
 from speech.formats.folder import ModelFolder
 from speech.labels import LabelSet
@@ -37,7 +37,7 @@ def test_a_finished_model_is_never_overwritten_unasked(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_training_that_is_stopped_says_how_to_go_on(tmp_path, capsys, number):
     def training():
-        with _stoppable(tmp_path):
+        with stoppable(tmp_path):
             os.kill(os.getpid(), number)
             threading.Event().wait(5)
 

@@ -1,0 +1,162 @@
+"""A causal model answers the same, however its stream is cut, in Keras, ONNX and LiteRT."""
+
+import dataclasses
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from speech.architecture import Causality
+from speech.audio import load_audio
+from speech.detection import DecoderConfig
+from speech.errors import ModelError
+from speech.features import mfcc
+from speech.formats.export import synthetic_clips
+from speech.live.microphone import Block
+from speech.live.session import Event, Session
+from speech.model import Architecture, CommandModel, save_model
+from speech.recognizer import Recognizer, load
+from speech.stream import StreamDecoder, classifier_for
+from tests import exports, tiny
+
+CAUSAL = Architecture((6, 8), 2, 10, bidirectional=False, pooling="state", causal=True)
+FEATURES = tiny.FEATURES
+STEP = 4 * FEATURES.hop_length
+EXAMPLE = Path(__file__).parents[2] / "speech/web/static/examples/seven_words.flac"
+
+
+@pytest.fixture(scope="module")
+def made() -> CommandModel:
+    model = exports.model(CAUSAL)
+    model.causality = Causality(4, 0.04)
+    return model
+
+
+@pytest.fixture(scope="module", params=["model.onnx", "model.tflite"])
+def carried(made, request, tmp_path_factory) -> Recognizer:
+    path = tmp_path_factory.mktemp("causal") / request.param
+    return load(exports.write_described(made, path))
+
+
+@pytest.fixture(scope="module")
+def sound() -> np.ndarray:
+    whole = load_audio(EXAMPLE, FEATURES.sample_rate)
+    return whole[: len(whole) // STEP * STEP]
+
+
+def steps_of(made: CommandModel, sound: np.ndarray) -> np.ndarray:
+    """What Keras says at each step of a stream, by the MFCC of librosa."""
+    tail = FEATURES.n_fft - FEATURES.hop_length
+    frames = mfcc(np.pad(sound, (tail, 0))[np.newaxis], FEATURES)
+    return np.asarray(keras.ops.softmax(made.steps(frames) / made.temperature))[0]
+
+
+def test_any_division_of_a_stream_gives_the_answers_of_keras(made, carried, sound):
+    expected = steps_of(made, sound)
+    assert expected.max() - expected.min() > 0.2, "a network that says something"
+    for sizes in ([len(sound) // STEP], [1] * 7 + [3, 40, 10_000], [17] * 1000):
+        state, rows, at = carried.begin(), [], 0
+        for size in sizes:
+            part = sound[at : at + size * STEP]
+            if len(part):
+                answers, state = carried.advance(part, state)
+                rows.append(answers)
+            at += size * STEP
+        np.testing.assert_allclose(np.concatenate(rows), expected, atol=1e-5)
+
+
+def test_a_live_stream_in_chunks_of_any_size_is_the_stream_in_one_piece(made, carried, sound):
+    sound = sound[: 60 * STEP]
+    expected = steps_of(made, sound)
+    step_seconds = STEP / FEATURES.sample_rate
+    for size in (1, 799, STEP, 5000):
+        windows = classifier_for(carried, step_seconds, batch_size=3)
+        rows = [windows.push(sound[i : i + size]) for i in range(0, len(sound), size)]
+        np.testing.assert_allclose(np.concatenate(rows), expected, atol=1e-5)
+        assert len(windows.flush()) == (FEATURES.n_samples - 1) // STEP
+    every_other = classifier_for(carried, 2 * step_seconds, batch_size=3)
+    np.testing.assert_allclose(every_other.push(sound), expected[1::2], atol=1e-5)
+
+
+def test_a_clip_is_answered_behind_its_look_ahead_and_its_mfcc_are_those_of_librosa(made, carried):
+    clips = synthetic_clips(FEATURES, 12)
+    ahead = round(0.04 * FEATURES.sample_rate)
+    for clip, answer in zip(clips, carried.probabilities(clips), strict=True):
+        before = -(len(clip) + ahead) % STEP
+        np.testing.assert_allclose(
+            steps_of(made, np.pad(clip, (before, ahead)))[-1], answer, atol=1e-4
+        )
+    np.testing.assert_allclose(carried.mfcc(clips), mfcc(clips, FEATURES), atol=1e-2)
+
+
+def test_ten_streams_of_one_model_do_not_mix(made, carried, sound):
+    streams = [np.roll(sound, 1000 * k)[: 12 * STEP] for k in range(10)]
+    states = [carried.begin() for _ in streams]
+    rows: list[list[np.ndarray]] = [[] for _ in streams]
+    for first in range(0, 12 * STEP, 3 * STEP):
+        for k, stream in enumerate(streams):
+            answers, states[k] = carried.advance(stream[first : first + 3 * STEP], states[k])
+            rows[k].append(answers)
+    for stream, answers in zip(streams, rows, strict=True):
+        np.testing.assert_allclose(np.concatenate(answers), steps_of(made, stream), atol=1e-5)
+
+
+def test_a_state_that_does_not_fit_is_refused_in_one_line(carried):
+    silence, state = np.zeros(STEP, np.float32), carried.begin()
+    foreign = dataclasses.replace(state, model="0" * 64)
+    with pytest.raises(ModelError, match="a state of this model, got one of another; begin"):
+        carried.advance(silence, foreign)
+    first, *_ = sorted(state.arrays)
+    for array, sentence in (
+        (np.zeros((1, 3), np.float32), "a state of the shapes .* got"),
+        (np.full_like(state.arrays[first], np.nan), "a state of finite numbers, got NaN"),
+    ):
+        changed = dataclasses.replace(state, arrays={**state.arrays, first: array})
+        with pytest.raises(ModelError, match=sentence) as error:
+            carried.advance(silence, changed)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ModelError, match=f"whole number of steps of {STEP} samples, got 5"):
+        carried.advance(silence[:5], state)
+
+
+def test_what_is_given_clips_or_is_no_export_carries_no_state(made, tmp_path):
+    with pytest.raises(ModelError, match="a causal model that was exported, got one that is"):
+        load("commands-8").begin()
+    save_model(made, tmp_path / "model.keras")
+    trained = load(tmp_path / "model.keras")
+    assert trained.causality == made.causality
+    with pytest.raises(ModelError, match=r"make model.onnx with: speech export"):
+        classifier_for(trained, STEP / FEATURES.sample_rate)
+
+
+def test_a_decoder_takes_the_step_of_a_causal_model_and_no_other(carried):
+    step = STEP / FEATURES.sample_rate
+    config = DecoderConfig(step_seconds=step, smoothing_seconds=3 * step)
+    assert StreamDecoder(carried, config).push(np.zeros(4 * STEP, np.float32)) == []
+    with pytest.raises(ValueError, match=r"whole number of the model's steps of 0.08 s"):
+        StreamDecoder(carried, DecoderConfig(step_seconds=0.1))
+
+
+def test_a_gap_in_the_stream_begins_the_model_anew_and_says_so(carried):
+    step = STEP / FEATURES.sample_rate
+    config = DecoderConfig(step_seconds=step, smoothing_seconds=step)
+    session = Session(StreamDecoder(carried, config))
+    noise = np.random.default_rng(0).integers(-9000, 9000, (4 * STEP, 1), np.int16)
+    list(session.push(Block(noise, FEATURES.sample_rate)))
+    items = list(session.push(Block(noise, FEATURES.sample_rate, dropped=2)))
+    [event] = [item for item in items if isinstance(item, Event)]
+    assert event.message.endswith("; the model begins anew behind the gap")
+    alone = StreamDecoder(carried, config)
+    alone.push(noise, FEATURES.sample_rate)
+    np.testing.assert_allclose(session._decoder.probabilities, alone.probabilities, atol=1e-6)
+
+
+def test_a_change_of_rate_in_the_middle_goes_on_from_the_state(carried, sound):
+    step = STEP / FEATURES.sample_rate
+    config = DecoderConfig(step_seconds=step, smoothing_seconds=step)
+    decoder = StreamDecoder(carried, config)
+    decoder.push(sound[: 20 * STEP], 16_000)
+    decoder.push(np.repeat(sound[20 * STEP : 30 * STEP], 2), 32_000)
+    decoder.flush()
+    assert decoder.seconds == pytest.approx(30 * step, abs=0.01)
