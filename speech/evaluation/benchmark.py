@@ -149,7 +149,7 @@ def measure_file(variant: str, file: Path) -> Iterator[Row]:
     yield SIZE, variant, file.stat().st_size / 1e6
     program = [sys.executable, "-m", "speech", "recognize", "--json", "--model", str(file)]
     yield from measure_process(variant, program)
-    for metric, value in in_child(_measure_loaded, file):
+    for metric, value in in_child(measure_loaded, file):
         yield metric, variant, value
 
 
@@ -224,7 +224,7 @@ def latencies(action: Callable[[], Any], count: int = N_CLIPS) -> list[tuple[Met
     return [(MEDIAN, 1e3 * statistics.median(seconds)), (TAIL, 1e3 * tail)]
 
 
-def _measure_loaded(file: Path) -> list[tuple[Metric, float]]:
+def measure_loaded(file: Path) -> list[tuple[Metric, float]]:
     """What a loaded model costs; called in a process of its own."""
     started = time.perf_counter()
     recognizer = load(file)

@@ -371,6 +371,12 @@ def limits_section(evaluation: Evaluation) -> str:
         "sounds like a command may be taken for one.",
         *(f"- {sentence}" for sentence in voices_sentences(recognizer.provenance)),
     ]
+    if "unknown" in recognizer.provenance:
+        lines.append(
+            f"- What it calls `unknown` was learned from {recognizer.provenance['unknown']} alone: "
+            "no other word and no speech was there to train on. Expect other words to be taken for "
+            "commands."
+        )
     if evaluation.split == "validation":
         lines.append(
             "- The validation speakers took no part in training, but they chose the epoch, and no "

@@ -27,6 +27,7 @@ T = TypeVar("T")
 Indices = npt.NDArray[np.int64]
 
 _ROOM_WORDS = 12_000  # clips whose pauses and babble make rooms: enough, and seconds of work
+_RAMP = 80  # samples
 _UNKNOWN_WORDS = 20  # how many words the folder of unnamed ones stands for
 
 
@@ -36,6 +37,7 @@ class Kind(enum.IntEnum):
     WORD = 0  # a clip
     SPEECH = 1  # a window of continuous speech
     SILENCE = 2  # background alone
+    PIECES = 3  # a clip whose word is cut to pieces and mixed up: a voice, but no word
 
 
 class Batch(NamedTuple):
@@ -78,9 +80,11 @@ class ClipSource:
     Attributes:
         vocabulary: All words that are told apart by the second output.
         source_names: The source of each training clip, (n,).
+        words_alone: Whether there are no other words and no speech, so that ``unknown`` is learned
+            from pieces of the words.
 
     Raises:
-        ModelError: A label without a training clip.
+        ModelError: A word without a training clip.
     """
 
     def __init__(self, data: TrainingData, labels: LabelSet, config: TrainConfig) -> None:
@@ -99,6 +103,8 @@ class ClipSource:
         self.vocabulary = tuple(sorted(set(words.tolist()) - {UNKNOWN_FOLDER}))
         numbers = {word: i for i, word in enumerate(self.vocabulary)}
         self._word = np.array([numbers.get(w, -1) for w in words.tolist()], np.int32)
+        others = set(words.tolist()) - set(labels.words)
+        self.words_alone = labels.unknown and not others and not data.speech
         self._chances = self._label_chances(words, weights)
         self._banks = _Banks(data, self._where, config.features.n_samples)
         sample = np.random.default_rng([config.seed, 2]).permutation(len(self._where))
@@ -129,7 +135,7 @@ class ClipSource:
             rows = np.flatnonzero(words == label)
             chances[index] = rows, weights[rows]
         if self.labels.unknown:
-            rows = np.flatnonzero(~np.isin(words, self.labels.words))
+            rows = np.flatnonzero(~np.isin(words, self.labels.words) | self.words_alone)
             _, word, counts = np.unique(words[rows], return_inverse=True, return_counts=True)
             many = np.where(words[rows] == UNKNOWN_FOLDER, _UNKNOWN_WORDS, 1)
             chances[len(self.labels.words)] = rows, weights[rows] * np.sqrt(many / counts[word])
@@ -138,13 +144,6 @@ class ClipSource:
             for label, (rows, _) in chances.items()
             if not len(rows) and not (self.labels.labels[label] == UNKNOWN and self.data.speech)
         ]
-        if empty == [UNKNOWN]:
-            raise ModelError(
-                "expected recordings of other words or of speech beside the words to learn, or the "
-                "network would call everything one of them, got the words alone; add such "
-                "recordings, or teach the words to the bundled model with: speech teach FOLDER",
-                parameter="negative_speech",
-            )
         if empty:
             raise ModelError(
                 f"expected training clips of every word, got none of {', '.join(empty)}; "
@@ -181,9 +180,9 @@ class ClipSource:
             counts[n_words] = n_unknown - n_speech
         clips = [_drawn(*self._chances[label], n, rng) for label, n in counts.items()]
         labels = np.repeat(list(counts), list(counts.values()))
-        kinds = np.repeat(
-            [Kind.WORD, Kind.SPEECH, Kind.SILENCE], [len(labels), n_speech, n_silence]
-        )
+        drawn = np.where((labels == n_words) & self.words_alone, Kind.PIECES, Kind.WORD)
+        rest = np.repeat([Kind.SPEECH, Kind.SILENCE], [n_speech, n_silence])
+        kinds = np.concatenate([drawn, rest])
         labels = np.concatenate(
             [labels, np.full(n_speech, n_words), np.full(n_silence, len(self.labels.labels) - 1)]
         )
@@ -288,9 +287,11 @@ class _Banks:
         which = rng.choice(max(1, len(self._speech)), spoken.sum(), p=self._speech_chance_or_none())
         lengths = np.diff(self._offsets)[which] if self._speech else np.zeros(0)
         starts = (rng.random((2, len(which))) * (lengths - self._n)).astype(np.int64)
-        if self._device is None:
+        pieces = kind == Kind.PIECES
+        if self._device is None or pieces.any():
             samples = np.empty((len(kind), self._n), np.int16)
             samples[~spoken] = self.on_host(clip[~spoken])
+            samples[pieces] = mixed_up(samples[pieces], spans[pieces].astype(int), rng)
             if len(which):
                 samples[spoken] = self._louder(which, starts)
             return samples, spans
@@ -324,6 +325,37 @@ class _Banks:
 def _blocks(n: int, size: int) -> Iterator[Indices]:
     for start in range(0, max(n, 1), size):
         yield np.arange(start, min(start + size, n))
+
+
+def mixed_up(
+    clips: npt.NDArray[np.int16], spans: Indices, rng: np.random.Generator
+) -> npt.NDArray[np.int16]:
+    """Words cut to pieces, of which some run backwards, in another order: a voice, but no word.
+
+    Args:
+        clips: int16 (n, n_samples).
+        spans: (n, 2), first and last sample of the word in each.
+        rng: Decides the pieces and their order.
+
+    Returns:
+        int16 (n, n_samples), the same outside of the spans.
+    """
+    result = clips.copy()
+    for clip, (first, last) in zip(result, spans, strict=True):
+        count = int(rng.integers(3, 6))
+        ends = first + np.sort(rng.integers(0, max(1, last - first), count - 1))
+        pieces = np.split(clip[first:last].astype(np.float32), ends - first)
+        order = rng.permutation(count)
+        if (order == np.arange(count)).all():
+            order = order[::-1]
+        mixed = []
+        for piece in (pieces[i][:: rng.choice((-1, 1))].copy() for i in order):
+            ramp = np.linspace(0, 1, min(_RAMP, len(piece) // 2), dtype=np.float32)
+            piece[: len(ramp)] *= ramp  # so that no joint is a click
+            piece[len(piece) - len(ramp) :] *= ramp[::-1]
+            mixed.append(piece)
+        clip[first:last] = np.concatenate(mixed)
+    return result
 
 
 def spoken_spans(clips: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:

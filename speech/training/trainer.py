@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from speech.audio import warn
 from speech.data.evaluation_set import ClipSet, calibration_half, evaluation_set
 from speech.environment import command_line
 from speech.errors import ModelError
@@ -104,6 +105,12 @@ def train(
     run.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.seed)
     source = ClipSource(data, labels, config)
+    if source.words_alone:
+        warn(
+            "there are no other words and no speech to learn `unknown` from, so it is learned from "
+            "pieces of the words, and other speech will be taken for them more often; add "
+            "--more-words or --negative-speech, or teach the bundled model with: speech teach"
+        )
     validation = evaluation_set(data.recordings, labels)
     model = CommandModel(
         labels.labels,
@@ -116,6 +123,7 @@ def train(
             "train": config.to_dict(),
             "backend": keras.backend.backend(),
             "command": command_line(),
+            **({"unknown": "pieces of the words"} if source.words_alone else {}),
         },
     )
     _begin(model, source, start_from)

@@ -9,7 +9,7 @@ from speech.data.recordings import ContinuousSpeech
 from speech.errors import ModelError
 from speech.labels import LabelSet
 from speech.training.augment import AugmentConfig
-from speech.training.batches import ClipSource, Kind, spoken_spans
+from speech.training.batches import ClipSource, Kind, mixed_up, spoken_spans
 from speech.training.sources import Source, TrainingData, WordClips
 from tests import tiny
 
@@ -60,10 +60,36 @@ def test_a_word_without_training_clips_is_named(tmp_path):
         ClipSource(tiny.data(tmp_path), labels, tiny.config())
 
 
-def test_words_alone_are_refused_and_pointed_to_what_they_are_enough_for(tmp_path, refused):
+def test_of_words_alone_unknown_is_drawn_from_pieces_of_all_of_them(tmp_path):
     labels = LabelSet("x", tuple(tiny.TONES))
-    message = refused(ModelError, lambda: ClipSource(tiny.data(tmp_path), labels, tiny.config()))
-    assert "speech teach" in message
+    config = tiny.config(epoch_clips=200, unknown_share=0.2, silence_share=0.1)
+    source = ClipSource(tiny.data(tmp_path), labels, config)
+    assert source.words_alone
+    plan = source.plan(0)
+    unknown = plan.label == labels.labels.index("unknown")
+    assert (plan.kind[unknown] == Kind.PIECES).all()
+    assert np.count_nonzero(unknown) == np.count_nonzero(plan.kind == Kind.PIECES) == 40
+    words = {clip.word for clip in source.data.recordings.corpus.clips}
+    assert len({int(word) for word in source._word[plan.clip[unknown]]}) == len(words)
+    for batch in source.batches(0):
+        assert (batch.words[batch.labels[:, -2] == 1] == -1).all()
+    assert not ClipSource(tiny.data(tmp_path), LabelSet("y", ("low", "high")), config).words_alone
+
+
+def test_words_in_pieces_keep_their_sound_and_lose_their_order():
+    rng = np.random.default_rng(0)
+    clips = rng.integers(-9000, 9000, (20, 6400)).astype(np.int16)
+    clips[:, :800] = clips[:, 5600:] = 7
+    spans = np.tile([800, 5600], (20, 1))
+    mixed = mixed_up(clips, spans, np.random.default_rng(1))
+    assert (mixed[:, :800] == 7).all()
+    assert (mixed[:, 5600:] == 7).all()
+    for before, after in zip(clips[:, 800:5600], mixed[:, 800:5600], strict=True):
+        assert np.mean(before == after) < 0.6
+        kept = np.isin(after, before)  # but for the ramps at the joints
+        assert kept.mean() > 0.7
+    again = mixed_up(clips, spans, np.random.default_rng(1))
+    np.testing.assert_array_equal(again, mixed)
 
 
 def two_sources(tmp_path, n_first: int, n_second: int, weight: float) -> TrainingData:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from speech.errors import ModelError
+from speech.labels import LabelSet
 from speech.model import Architecture, load_model
+from speech.training import trainer
 from speech.training.augment import AugmentConfig
 from speech.training.batches import prefetch
 from speech.training.config import TrainConfig
@@ -192,3 +194,15 @@ def test_a_student_follows_its_teacher(tmp_path):
     student = train(data, tiny.LABELS, config, tmp_path / "student", teachers=[teacher])
     frames = np.random.default_rng(0).normal(0, 1, (20, tiny.FEATURES.n_frames, 13))
     assert (predict_logits(student, frames.astype(np.float32)).argmax(axis=1) == 1).all()
+
+
+def test_words_alone_train_with_a_warning_and_the_model_says_what_unknown_is(tmp_path, monkeypatch):
+    notes: list[str] = []
+    monkeypatch.setattr(trainer, "warn", notes.append)
+    labels = LabelSet("tones", tuple(tiny.TONES))
+    model = train(tiny.data(tmp_path), labels, tiny.config(epochs=1), tmp_path / "run")
+    [note] = notes
+    assert "learned from pieces of the words" in note
+    assert note.endswith("speech teach")
+    assert model.provenance["unknown"] == "pieces of the words"
+    assert model.labels[-2:] == ("unknown", "silence")
