@@ -105,12 +105,6 @@ def train(
     run.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.seed)
     source = ClipSource(data, labels, config)
-    if source.words_alone:
-        warn(
-            "there are no other words and no speech to learn `unknown` from, so it is learned from "
-            "pieces of the words, and other speech will be taken for them more often; add "
-            "--more-words or --negative-speech, or teach the bundled model with: speech teach"
-        )
     validation = evaluation_set(data.recordings, labels)
     model = CommandModel(
         labels.labels,
@@ -123,7 +117,7 @@ def train(
             "train": config.to_dict(),
             "backend": keras.backend.backend(),
             "command": command_line(),
-            **({"unknown": "pieces of the words"} if source.words_alone else {}),
+            **_without_others(source),
         },
     )
     _begin(model, source, start_from)
@@ -152,6 +146,18 @@ def train(
         with replacing(run / WORDS) as part:
             np.savez(part, projection=projection, vectors=vectors, words=source.vocabulary)
     return model
+
+
+def _without_others(source: ClipSource) -> dict[str, str]:
+    """What to say of a model that words alone have trained."""
+    if not source.words_alone:
+        return {}
+    warn(
+        "there are no other words and no speech to learn `unknown` from, so it is learned from "
+        "pieces of the words, and other speech will be taken for them more often; add other words "
+        "or speech, or teach the bundled model with: speech teach"
+    )
+    return {"unknown": "pieces of the words"}
 
 
 def _save_trained(
