@@ -8,8 +8,12 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
 ROOT = Path(__file__).parent.parent
 SPACE = ROOT / "docs" / "deploy" / "space"
+CLUSTER = ROOT / "examples" / "cluster"
 
 
 def test_a_space_installs_what_the_page_wants_and_the_sdk_that_was_tested():
@@ -49,3 +53,20 @@ def test_the_container_runs_as_an_ordinary_user_and_says_whether_the_page_is_the
     assert re.search(r"^USER (?!root|0)\w+$", final, re.M)
     assert "HEALTHCHECK" in final
     assert "urlopen('http://127.0.0.1:7860/'" in final
+
+
+def test_the_files_for_a_cluster_are_what_ray_takes_and_name_the_version_that_was_tested():
+    [ray] = re.findall(r"^ray==(.+)$", (ROOT / "constraints.txt").read_text(), re.M)
+    launcher = yaml.safe_load((CLUSTER / "ray-cluster.yaml").read_text())
+    validate_config(prepare_config(launcher))
+    job = yaml.safe_load((CLUSTER / "scan-job.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    assert job["spec"]["rayClusterSpec"]["rayVersion"] == ray
+    assert f"FROM rayproject/ray:{ray}-py" in (CLUSTER / "Dockerfile").read_text()
+    arguments = job["spec"]["entrypoint"].split()
+    assert arguments[:2] == ["speech", "scan"]
+    assert set(arguments) > {"--ray", "--out"}
+    cluster = job["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    images = [c["image"] for group in groups for c in group["template"]["spec"]["containers"]]
+    assert len(set(images)) == 1, "all nodes have the same packages"
