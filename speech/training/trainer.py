@@ -370,7 +370,9 @@ class RunState:
         if not self.path.exists():
             return
         with np.load(self.path) as saved:
-            if str(saved["key"]) != self._key():
+            of_run = json.loads(str(saved["key"]))
+            of_run[0].setdefault("parts", 1)  # runs from before batches had parts
+            if of_run != json.loads(self._key()):
                 raise ModelError(
                     f"{self.path}: expected the checkpoint of this run, got one with another "
                     "config, label set or corpus; use the same options, or another folder"

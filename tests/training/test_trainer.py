@@ -125,6 +125,18 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         train(data, tiny.LABELS, tiny.config(seed=9), tmp_path / "run", resume=True)
 
 
+def test_a_run_from_before_batches_had_parts_goes_on(tmp_path):
+    data, run = tiny.data(tmp_path), tmp_path / "run"
+    train(data, tiny.LABELS, tiny.config(epochs=1), run)
+    checkpoint = run / "checkpoint.npz"
+    arrays = dict(np.load(checkpoint))
+    key = json.loads(str(arrays["key"]))
+    del key[0]["parts"]
+    np.savez(checkpoint, **(arrays | {"key": json.dumps(key)}))
+    train(data, tiny.LABELS, tiny.config(epochs=2), run, resume=True)
+    assert len(json.loads((run / "history.json").read_text())) == 2
+
+
 def test_training_stops_when_validation_no_longer_improves(tmp_path):
     config = tiny.config(epochs=50, patience=2, learning_rate=1e-12)
     rows: list = []
