@@ -11,7 +11,7 @@ from speech.cli import options
 from speech.cli.console import progress
 from speech.cli.options import DEFAULT_DATA, DEFAULT_MODEL, DecodingOptions, examples, grouped
 from speech.cli.train import export_trained, stoppable, training_progress
-from speech.environment import share_cores
+from speech.environment import limit_blas
 from speech.errors import ModelError
 
 app = typer.Typer()
@@ -72,7 +72,7 @@ def distill(
     negative_speech: options.NegativeSpeech = None,
 ) -> None:
     """Train a causal student of a model: it carries its state, and answers every 40 ms."""
-    share_cores()
+    limit_blas()
     from speech.recognizer import load
     from speech.training import distill as distilling
     from speech.training import sources
