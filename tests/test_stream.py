@@ -629,7 +629,9 @@ def test_ten_minutes_take_no_more_memory_than_one(held_by_speech):
         held.append(held_by_speech())
     assert detections > 100
     assert decoder.seconds == pytest.approx(600, abs=0.1)
-    assert max(held[1:]) < held[0] + 20_000  # a second of audio is 64,000 bytes
+    # a second of audio is 64,000 bytes; small objects of NumPy's that were kept before the tracing
+    # are exchanged for traced ones in the course of some minutes
+    assert max(held[1:]) < held[0] + 40_000
 
 
 def test_the_clock_does_not_drift_in_hours():
