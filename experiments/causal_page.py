@@ -1,0 +1,144 @@
+"""The tables of docs/causal.md: what a causal student costs beside its teacher, and what it finds.
+
+python experiments/causal_page.py TEACHER STUDENT [--rounds 3]
+
+Both are measured in the same rounds by ``speech.evaluation.benchmark``, the ONNX files only; hits
+and false accepts are those that `speech score` wrote into the folders of the models.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from speech.architecture import KERNEL, Architecture
+from speech.environment import command_line
+from speech.evaluation import benchmark as bench
+from speech.evaluation.markdown import interval, table
+from speech.features import FeatureConfig
+from speech.files import write_text
+from speech.formats.folder import ModelFolder
+from speech.installation import find_model
+from speech.recognizer import Recognizer, load
+
+PAGE = Path(__file__).parents[1] / "docs" / "causal.md"
+RATES = (5, 10, 20, 40)  # false accepts per hour
+WINDOWS_PER_SECOND = 10  # of a live decoder that is given clips
+
+
+def multiplications(architecture: Architecture, features: FeatureConfig, n_classes: int) -> float:
+    """Millions in a second of sound, of the network without its front end."""
+    frames, width = 1 / features.hop_seconds, features.n_mfcc
+    if not architecture.causal:
+        frames = WINDOWS_PER_SECOND * features.n_frames
+    total = 0.0
+    for filters in architecture.conv_filters:
+        frames /= 2
+        total += frames * KERNEL * width * filters
+        width = filters
+    directions = 1 + architecture.bidirectional
+    for _ in range(architecture.lstm_layers):
+        gates = 4 * architecture.lstm_units * (width + architecture.lstm_units)
+        total += frames * directions * gates
+        width = directions * architecture.lstm_units
+    return (total + frames * width * n_classes) / 1e6
+
+
+def costs(folders: list[Path], rounds: int) -> str:
+    """The table of costs."""
+    rows: list[bench.Row] = []
+    for _ in range(rounds):
+        for folder in folders:
+            file = ModelFolder(folder).onnx
+            measured = bench.in_child(_measured, file)
+            rows += [(metric, folder.name, value) for metric, value in measured]
+    names = [folder.name for folder in folders]
+    cells = [
+        (metric, variant, median, spread, ratio)
+        for metric, variant, median, spread, ratio in bench.table(
+            bench.collect(rows, baselines=names[:1])
+        )
+    ]
+    cells += list(_sizes(folders))
+    return table(("", "model", "median", "spread", "better"), cells, align="llrrr")
+
+
+def _measured(file: Path) -> list[tuple[bench.Metric, float]]:
+    return bench.measure_loaded(file)
+
+
+def _sizes(folders: list[Path]) -> Iterator[tuple[str, str, str, str, str]]:
+    for folder in folders:
+        model: Recognizer = load(folder)
+        architecture = Architecture.from_dict(model.provenance["train"]["architecture"])
+        work = multiplications(architecture, model.features, len(model.labels))
+        amounts = {
+            "Parameters": f"{model.provenance['parameters']:,}",
+            "Multiplications a second, live, millions": f"{work:.1f}",
+            "Size of model.onnx, MB": f"{ModelFolder(folder).onnx.stat().st_size / 1e6:.2f}",
+        }
+        if model.causality is not None:
+            numbers = sum(array.size for array in model.begin().arrays.values())
+            amounts["State of a stream, bytes"] = f"{4 * numbers:,}"
+        for name, amount in amounts.items():
+            yield name, folder.name, amount, "", ""
+
+
+def found(folders: list[Path]) -> str:
+    """The table of hits and false accepts, from the streams of `speech score`."""
+    rows = []
+    for folder in folders:
+        content: dict[str, Any] = json.loads(ModelFolder(folder).stream_metrics.read_text("utf-8"))
+        for condition in ("clean", "10 dB"):
+            kinds = content["evaluation"][condition]
+            words, speech = kinds["commands"], kinds["speech"]
+            low, high = (speech[f"false_accepts_per_hour_{end}"] for end in ("low", "high"))
+            rows.append(
+                (
+                    folder.name,
+                    condition,
+                    f"{words['hit_rate']:.1%}",
+                    f"{speech['false_accepts_per_hour']:.1f}",
+                    interval(low, high, ".1f"),
+                    f"{1000 * words['latency_median']:.0f} ms",
+                )
+            )
+    head = ("model", "condition", "commands found", "false accepts per hour", "95 % interval")
+    return table((*head, "median latency"), rows, align="llrrrr")
+
+
+def equal(folders: list[Path]) -> str:
+    """The table of hits at equal rates of false accepts, all thresholds moved together."""
+    rows = []
+    for folder in folders:
+        content: dict[str, Any] = json.loads(ModelFolder(folder).stream_metrics.read_text("utf-8"))
+        for condition in ("clean", "10 dB"):
+            curve = content["evaluation"][condition]["det"]  # threshold, misses, false accepts
+            best = [max(1 - m for _, m, rate in curve if rate <= limit) for limit in RATES]
+            rows.append((folder.name, condition, *(f"{hits:.1%}" for hits in best)))
+    head = ("model", "condition", *(f"at most {rate} an hour" for rate in RATES))
+    return table(head, rows, align="ll" + "r" * len(RATES))
+
+
+def main() -> None:
+    """Measure, and write the tables into the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("models", nargs=2, type=Path)
+    parser.add_argument("--rounds", type=int, default=3, help="0 leaves the costs as they are")
+    arguments = parser.parse_args()
+    folders = [find_model(path) for path in arguments.models]
+    text = PAGE.read_text("utf-8")
+    tables = {"found": found(folders), "equal": equal(folders)}
+    if arguments.rounds:
+        tables["costs"] = costs(folders, arguments.rounds)
+    for name, made in tables.items():
+        before, start, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        text = f"{before}{start}{made}\n{end}{after}"
+    write_text(PAGE, text)
+    print(command_line())
+
+
+if __name__ == "__main__":
+    main()
