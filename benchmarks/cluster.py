@@ -1,0 +1,156 @@
+"""What Ray costs and gives: scans of an hour of sound, and the memory of listing many names.
+
+python benchmarks/cluster.py [--minutes 60] [--rounds 3] [--out docs/cluster.md]
+
+In each round, in this order: `speech scan` in one process, a scan by Ray on one core, and one by
+Ray on two; a core is what Ray may give away, and all processes are kept to so many by their
+affinity. Wants the extra ``cluster`` and two cores.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import soundfile
+
+from speech.environment import command_line
+from speech.evaluation.benchmark import synthetic_audio
+from speech.evaluation.markdown import table
+from speech.files import write_text
+
+RATE, FILES, NAMES = 16_000, 12, 100_000
+HOURS, NODES, CORES, PRICE = 50_000, 100, 4, 0.17  # dollars an hour for a machine of four cores
+BYTES_PER_SECOND = 8_000  # FLAC of speech at 16 kHz, half of its PCM
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+_SCAN = """
+import sys
+from pathlib import Path
+from speech.cluster.scan import Job, scan
+from speech.installation import find_model
+cores = int(sys.argv[3])
+job = Job((sys.argv[1],), find_model("commands-8"), sys.argv[2])
+print(scan(job, "local", num_cpus=cores).seconds)
+"""
+_PLAIN = """
+import sys, time
+from pathlib import Path
+from speech.data.folders import find_audio
+from speech.live.scan import scan_file
+from speech.live.session import decoder_for
+from speech.recognizer import load
+recognizer = load("commands-8")
+config = decoder_for(recognizer).config
+start = time.perf_counter()
+for path in find_audio([Path(sys.argv[1])]):
+    scan_file(recognizer, path, config)
+print(time.perf_counter() - start)
+"""
+_LIST = """
+import resource, sys
+from speech.cluster.sources import find
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(sum(1 for found in find([sys.argv[1]]) if not isinstance(found, str)), before,
+      resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def run(program: str, *arguments: str, cores: int = 2) -> list[float]:
+    """The numbers that a program prints last, on so many cores."""
+    command = ["taskset", "-c", ",".join(map(str, range(cores))), sys.executable, "-c", program]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=True)
+    return [float(number) for number in done.stdout.splitlines()[-1].split()]
+
+
+def write_recordings(folder: Path, minutes: float) -> None:
+    """So much sound in files of equal length."""
+    sound = synthetic_audio(60 * minutes / FILES, RATE)
+    for number in range(FILES):
+        soundfile.write(folder / f"{number:02d}.flac", sound, RATE)
+
+
+def measure(minutes: float, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each kind of scan, a value a round."""
+    taken: dict[str, list[float]] = {"plain": [], "one": [], "two": []}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sounds = folder / "sounds"
+        sounds.mkdir()
+        write_recordings(sounds, minutes)
+        for number in range(rounds):
+            taken["plain"] += run(_PLAIN, str(sounds), cores=1)
+            for cores, kind in ((1, "one"), (2, "two")):
+                out = str(folder / f"{kind}{number}")
+                taken[kind] += run(_SCAN, str(sounds), out, str(cores), cores=cores)
+    return taken
+
+
+def listing() -> tuple[int, float]:
+    """How many names were listed, and by how many MB the process grew."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for number in range(NAMES):
+            (folder / f"{number:06d}.wav").touch()
+        count, before, after = run(_LIST, name)
+    scale = 1e6 if sys.platform == "darwin" else 1e3
+    return int(count), (after - before) / scale
+
+
+def report(minutes: float, taken: dict[str, list[float]], grown: tuple[int, float]) -> str:
+    """The tables of the page."""
+    median = {kind: statistics.median(values) for kind, values in taken.items()}
+    speed = {kind: 60 * minutes / seconds for kind, seconds in median.items()}
+    overheads = [one / plain - 1 for one, plain in zip(taken["one"], taken["plain"], strict=True)]
+    efficiencies = [one / 2 / two for one, two in zip(taken["one"], taken["two"], strict=True)]
+    names = {"plain": "`speech scan`, one core", "one": "Ray, one core", "two": "Ray, two cores"}
+    rows = [
+        (
+            names[kind],
+            f"{median[kind]:.1f} s",
+            f"{min(v):.1f} to {max(v):.1f} s",
+            f"{speed[kind]:.0f}",
+        )
+        for kind, v in taken.items()
+    ]
+    per_core = speed["two"] / 2
+    seconds = HOURS * 3600 / (per_core * NODES * CORES)
+    return "\n\n".join(
+        (
+            f"`{command_line()}`, load {os.getloadavg()[0]:.1f} at the end:",
+            table((f"{minutes:g} minutes of sound", "median", "spread", "times real time"), rows),
+            f"Overhead of Ray on one core: {_range(overheads)}; wanted: at most 15%. Efficiency of "
+            f"two cores against twice one: {_range(efficiencies)}; wanted is at least 85%. Listing "
+            f"{grown[0]:,} files took {grown[1]:.0f} MB more memory.",
+            f"On paper, for {HOURS:,} hours on {NODES} machines of {CORES} cores, at "
+            f"{per_core:.0f} times real time a core: {seconds / 3600:.1f} hours and "
+            f"{NODES * seconds / 3600 * PRICE:.0f} dollars, at {PRICE:.2f} an hour for a machine; "
+            f"{HOURS * 3600 * BYTES_PER_SECOND / 1e12:.1f} TB of FLAC are read, "
+            f"{HOURS * 3600 * BYTES_PER_SECOND / seconds / 1e6:.0f} MB a second.",
+        )
+    )
+
+
+def _range(shares: list[float]) -> str:
+    return f"{statistics.median(shares):.0%} ({min(shares):.0%} to {max(shares):.0%})"
+
+
+def main() -> None:
+    """Measure, print, and write the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    text = report(options.minutes, measure(options.minutes, options.rounds), listing())
+    print(text)
+    if options.out:
+        page = options.out.read_text("utf-8")
+        before, after = page.split(BEGIN)[0], page.split(END)[1]
+        write_text(options.out, f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()
