@@ -2,7 +2,7 @@
 
 A causal network learns from audio that goes on. The streams are built of training clips, cut to
 their word, at other speeds and levels, with pauses of nothing to a second and a half, and of
-stretches of continuous speech. The teacher hears them clean, once; the student later hears them in
+stretches of continuous speech. The teacher is given them clean, once; the student is given them in
 rooms, noise and microphones, and so can become the more robust of the two.
 """
 
@@ -117,8 +117,8 @@ def make_streams(
     for i in range(count):
         wave, said = builder.stream(n, np.random.default_rng([seed, 0x57, i]))
         waveforms[i] = np.round(wave * 32767)
-        heard = _asked(teacher, to_float(waveforms[i]), ends)
-        targets[i] = corrected(heard, said, ends, teacher, teacher_share)
+        answers = _asked(teacher, to_float(waveforms[i]), ends)
+        targets[i] = corrected(answers, said, ends, teacher, teacher_share)
         on_progress(i + 1, count)
     spans = np.tile(np.array([0, n], np.float32), (count, 1))
     return Streams(waveforms, targets, spans)
@@ -141,7 +141,7 @@ def _asked(
 
 
 def corrected(
-    heard: npt.NDArray[np.float64],
+    answers: npt.NDArray[np.float64],
     said: Sequence[Said],
     ends: npt.NDArray[np.float64],
     teacher: Recognizer,
@@ -153,7 +153,7 @@ def corrected(
     command lies wholly inside, that one gets its share.
 
     Args:
-        heard: Probabilities (n, n_classes).
+        answers: Probabilities (n, n_classes).
         said: The commands of the stream.
         ends: Last second of each clip, (n,).
         teacher: Gives the labels and the length of a clip.
@@ -172,7 +172,7 @@ def corrected(
         partly[:, label] |= overlap >= _SAID * (end - start)
         touched += overlap > 0
         wholly[:, label] += overlap >= (end - start) - 1e-6
-    result = heard.copy()
+    result = answers.copy()
     wrong = np.where(partly, 0.0, result[:, :n_commands])
     result[:, :n_commands] -= wrong
     result[:, labels.index(UNKNOWN)] += wrong.sum(axis=1)

@@ -9,15 +9,20 @@ import pytest
 
 from speech.architecture import Causality
 from speech.audio import load_audio
+from speech.cluster.scan import Job
+from speech.cluster.scan import scan as scan_on_ray
 from speech.detection import DecoderConfig
 from speech.errors import ModelError
 from speech.features import mfcc
 from speech.formats.export import synthetic_clips
+from speech.formats.from_onnx import read_onnx
+from speech.inside.explanation import open_model as open_inside
 from speech.live.microphone import Block
 from speech.live.session import Event, Session
 from speech.model import Architecture, CommandModel, save_model
 from speech.recognizer import Recognizer, load
 from speech.stream import StreamDecoder, classifier_for
+from speech.web.export import export_page
 from tests import exports, tiny
 
 CAUSAL = Architecture((6, 8), 2, 10, bidirectional=False, pooling="state", causal=True)
@@ -160,3 +165,19 @@ def test_a_change_of_rate_in_the_middle_goes_on_from_the_state(carried, sound):
     decoder.push(np.repeat(sound[20 * STEP : 30 * STEP], 2), 32_000)
     decoder.flush()
     assert decoder.seconds == pytest.approx(30 * step, abs=0.01)
+
+
+def test_what_needs_whole_clips_refuses_a_causal_model_in_one_sentence(made, tmp_path):
+    (tmp_path / "causal").mkdir()
+    folder = exports.folder(tmp_path / "causal", made)
+    sentence = "expected a model that is given whole clips, such as commands-8, got a causal one"
+    for refuse in (
+        lambda: read_onnx(folder / "model.onnx"),  # what `teach` begins with
+        lambda: open_inside(folder),
+        lambda: open_inside(folder / "model.keras"),
+        lambda: export_page(folder, tmp_path / "page"),
+        lambda: scan_on_ray(Job((str(EXAMPLE),), folder, str(tmp_path / "tables")), "local"),
+    ):
+        with pytest.raises(ModelError, match=sentence):
+            refuse()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["causal"], "nothing was written"

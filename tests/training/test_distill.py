@@ -52,9 +52,9 @@ def data(tmp_path_factory) -> TrainingData:
 
 def test_the_truth_of_a_stream_takes_the_teachers_mistakes_away(teacher):
     ends = np.array([0.2, 1.0, 2.0])
-    heard = np.array([[0.7, 0.1, 0.1, 0.1], [0.4, 0.4, 0.1, 0.1], [0.0, 0.2, 0.3, 0.5]])
+    answers = np.array([[0.7, 0.1, 0.1, 0.1], [0.4, 0.4, 0.1, 0.1], [0.0, 0.2, 0.3, 0.5]])
     said = [Said(0.7, 0.95, LABELS.index("high"))]
-    before, inside, after = corrected(heard, said, ends, teacher, 0.5)
+    before, inside, after = corrected(answers, said, ends, teacher, 0.5)
     np.testing.assert_allclose(before, [0, 0, 0.9, 0.1])
     # what is no command of the clip is unknown; the command itself gets the other half
     np.testing.assert_allclose(inside, [0, 0.2 + 0.5, 0.25, 0.05])
