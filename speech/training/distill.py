@@ -32,7 +32,7 @@ from speech.training.provenance import provenance
 from speech.training.rooms import make_rooms
 from speech.training.sources import TrainingData
 from speech.training.streams import StreamPlan, Streams, make_streams, silence_target
-from speech.training.trainer import Report, RunState, compile_model, one_epoch
+from speech.training.trainer import Report, RunState, compile_model, run_epochs
 
 _ROOM_WORDS = 4_000  # clips whose pauses and babble make rooms
 _VALIDATION_SHARE = 0.05  # of the hours of the plan
@@ -187,17 +187,7 @@ def distill(
     if resume:
         state.restore()
     write_json(ModelFolder(run).config, config.to_dict() | {"labels": list(teacher.labels)})
-    while len(state.history) < config.epochs and state.epochs_since_best() < config.patience:
-        row = one_epoch(state, source, report)
-        with state.averaged():
-            row |= _validate(model, validation)
-            state.history.append(row)
-            if state.epochs_since_best() == 0:
-                state.keep_best()
-        state.save()
-        write_json(ModelFolder(run).history, state.history)
-        report(row)
-    state.load_best()
+    run_epochs(state, source, lambda: _validate(model, validation), report)
     model.provenance["parameters"] = model.count_params()
     save_model(model, ModelFolder(run).keras)
     return model

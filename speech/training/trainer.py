@@ -129,17 +129,7 @@ def train(
         state.restore()
     write_json(ModelFolder(run).config, config.to_dict() | {"labels": list(labels.labels)})
     features = mfcc(validation.waveforms, config.features)
-    while len(state.history) < config.epochs and state.epochs_since_best() < config.patience:
-        row = one_epoch(state, source, report)
-        with state.averaged():
-            row |= _validate(model, features, validation)
-            state.history.append(row)
-            if state.epochs_since_best() == 0:
-                state.keep_best()
-        state.save()
-        write_json(ModelFolder(run).history, state.history)
-        report(row)
-    state.load_best()
+    run_epochs(state, source, lambda: _validate(model, features, validation), report)
     _save_trained(state, validation, features, run)
     if whole.head is not None:
         projection, vectors = whole.embedding()
@@ -227,7 +217,39 @@ def compile_model(model: TrainingModel, config: TrainConfig, steps: int) -> Moni
     return optimizer
 
 
-def one_epoch(state: "RunState", source: Source, report: Report) -> dict[str, Any]:
+def run_epochs(
+    state: "RunState",
+    source: Source,
+    validate: Callable[[], Mapping[str, float]],
+    report: Report,
+) -> None:
+    """Train for the epochs that are left; the model has the weights of the best one then.
+
+    Args:
+        state: What the run remembers; it is saved after every epoch, with the history beside it.
+        source: The batches.
+        validate: Measures the averaged weights: ``val_accuracy`` and ``val_loss``, which choose
+            the best epoch.
+        report: As for ``train``.
+
+    Raises:
+        ModelError: The gradient exploded.
+    """
+    config = state.config
+    while len(state.history) < config.epochs and state.epochs_since_best() < config.patience:
+        row = _one_epoch(state, source, report)
+        with state.averaged():
+            row |= validate()
+            state.history.append(row)
+            if state.epochs_since_best() == 0:
+                state.keep_best()
+        state.save()
+        write_json(ModelFolder(state.path.parent).history, state.history)
+        report(row)
+    state.load_best()
+
+
+def _one_epoch(state: "RunState", source: Source, report: Report) -> dict[str, Any]:
     """Train for an epoch; returns its row of the history.
 
     Raises:
