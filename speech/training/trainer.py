@@ -100,8 +100,14 @@ def train(
         The model of the best epoch.
 
     Raises:
-        ModelError: The gradient exploded, or the checkpoint belongs to another run.
+        ModelError: The gradient exploded, the checkpoint belongs to another run, or the
+            architecture is causal (``distill``).
     """
+    if config.architecture.causal:
+        raise ModelError(
+            "expected an architecture that is given clips, got a causal one, which learns from a "
+            "teacher; train it with: speech distill MODEL"
+        )
     run.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.seed)
     source = ClipSource(data, labels, config)

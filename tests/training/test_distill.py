@@ -13,6 +13,7 @@ from speech.recognizer import Recognizer, load
 from speech.training.distill import distill, stream_mfcc
 from speech.training.sources import Source, TrainingData
 from speech.training.streams import Said, StreamPlan, corrected, make_streams
+from speech.training.trainer import train
 from tests import tiny
 
 LABELS = ("low", "high", "unknown", "silence")
@@ -110,6 +111,13 @@ def test_a_student_is_trained_resumed_and_saved_with_its_causality(data, teacher
 def test_an_architecture_that_looks_back_from_the_end_is_refused(data, teacher, tmp_path):
     with pytest.raises(ModelError, match="expected a causal architecture at 16000 Hz, got"):
         distill(data, teacher, tiny.config(), StreamPlan(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_causal_architecture_is_not_trained_on_clips(data, tmp_path, refused):
+    config = tiny.config(architecture=STUDENT)
+    message = refused(ModelError, lambda: train(data, tiny.LABELS, config, tmp_path / "run"))
+    assert message.endswith("speech distill MODEL")
     assert not (tmp_path / "run").exists()
 
 

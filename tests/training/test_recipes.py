@@ -49,7 +49,9 @@ def test_a_recipe_that_makes_no_sense_is_refused_in_one_line(tmp_path, content, 
 
 
 def test_an_unknown_recipe_is_answered_with_the_known_ones():
-    with pytest.raises(ModelError, match="commands-12, commands-8, commands-8-quick, words-35"):
+    with pytest.raises(
+        ModelError, match="commands-12, commands-8, commands-8-quick, commands-8-stream, words-35"
+    ):
         read_recipe("commands-9")
 
 
