@@ -171,9 +171,10 @@ def benchmark(
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(m) for m in measures]))
         return
-    rows = table("Metric", "Variant", "Median", "Spread")
+    columns = 5 if beside else 4  # a single model is compared with nothing
+    rows = table(*("Metric", "Variant", "Median", "Spread", "Better")[:columns])
     for row in bench.table(measures):
-        rows.add_row(*row[:4])
+        rows.add_row(*row[:columns])
     console().print(rows)
 
 

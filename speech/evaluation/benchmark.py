@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from speech import keras_file
 from speech.audio import Waveform, to_int16
 from speech.errors import ModelError
 from speech.formats.backends import check
@@ -117,6 +118,8 @@ def benchmark(
 def model_files(folder: Path) -> dict[str, Path]:
     """The model files of a folder that can run here, by variant, each checked.
 
+    The ``.keras`` file of a causal model is not among them: only exports carry a state.
+
     Raises:
         ModelError: There is none, or one is refused.
     """
@@ -130,6 +133,14 @@ def model_files(folder: Path) -> dict[str, Path]:
         )
     for file in files.values():
         check(file)  # here, since a child process only says that it failed
+    trained = files.get(VARIANTS["model.keras"])
+    if trained is not None and keras_file.read(trained)[0].causality is not None:
+        del files[VARIANTS["model.keras"]]
+        if not files:
+            raise ModelError(
+                f"{folder}: expected an export of the causal model in it, got {trained.name} "
+                "alone; make one with: speech export"
+            )
     return files
 
 

@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from speech.architecture import Causality
 from speech.errors import ModelError
-from speech.evaluation.benchmark import Measurement, benchmark, markdown, table
+from speech.evaluation.benchmark import Measurement, benchmark, markdown, model_files, table
+from speech.model import Architecture
+from tests import exports
 
 SHIPPED = Path(__file__).parents[2] / "saved_models" / "commands-8" / "model.onnx"
 MEASUREMENTS = [
@@ -38,6 +41,26 @@ def test_the_page_holds_every_figure_and_the_command_that_made_it():
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(ModelError, match="expected the folder of a model"):
         benchmark(tmp_path)
+
+
+def test_of_a_causal_model_what_carries_a_state_is_measured_and_not_its_keras_file(tmp_path):
+    made = exports.model(
+        Architecture((6, 8), 1, 10, bidirectional=False, pooling="state", causal=True)
+    )
+    made.causality = Causality(4, 0.04)
+    folder = exports.folder(tmp_path, made)
+    assert model_files(folder) == {"ONNX": folder / "model.onnx"}
+    (folder / "model.onnx").unlink()
+    with pytest.raises(
+        ModelError, match=r"expected an export of the causal model .* got model\.ke"
+    ):
+        model_files(folder)
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    assert set(model_files(exports.folder(clips, exports.model()))) == {
+        "ONNX",
+        "Keras, predict_on_batch",
+    }
 
 
 @pytest.mark.slow
