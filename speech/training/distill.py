@@ -237,7 +237,15 @@ def _validation(
     size = config.batch_size
     hours = max(plan.hours * _VALIDATION_SHARE, size * plan.segment_seconds / 3600)
     smaller = dataclasses.replace(plan, hours=hours)
-    streams = make_streams(data, teacher, smaller, step_seconds, rows=rows, seed=config.seed + 1)
+    streams = make_streams(
+        data,
+        teacher,
+        smaller,
+        step_seconds,
+        teacher_share=config.teacher_share,
+        seed=config.seed + 1,
+        rows=rows,
+    )
     held = source.like(streams)
     firsts = range(0, len(streams.waveforms) - size + 1, size)
     return [

@@ -10,6 +10,7 @@ from speech.data.recordings import ContinuousSpeech
 from speech.errors import ModelError
 from speech.model import Architecture
 from speech.recognizer import Recognizer, load
+from speech.training import distill as distillation
 from speech.training.distill import distill, stream_mfcc
 from speech.training.sources import Source, TrainingData
 from speech.training.streams import Said, StreamPlan, corrected, make_streams
@@ -106,6 +107,28 @@ def test_a_student_is_trained_resumed_and_saved_with_its_causality(data, teacher
     assert load(tmp_path / "model.keras").causality == model.causality
     assert model.provenance["streams"] == plan.to_dict()
     assert model.provenance["teacher"]["name"] == "teacher"
+
+
+def test_a_student_is_validated_by_the_share_of_the_teacher_that_it_learns(
+    data, teacher, tmp_path, monkeypatch
+):
+    shares = []
+
+    def noted(*arguments, teacher_share=None, **options):
+        shares.append(teacher_share)
+        return make_streams(*arguments, teacher_share=teacher_share, **options)
+
+    monkeypatch.setattr(distillation, "make_streams", noted)
+    config = tiny.config(
+        epochs=1,
+        epoch_clips=4,
+        batch_size=4,
+        architecture=STUDENT,
+        teacher_share=0.9,
+        n_backgrounds=8,
+    )
+    distill(data, teacher, config, StreamPlan(hours=0.01, segment_seconds=4), tmp_path)
+    assert shares == [0.9, 0.9]
 
 
 def test_an_architecture_that_looks_back_from_the_end_is_refused(data, teacher, tmp_path):
