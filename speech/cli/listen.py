@@ -36,6 +36,12 @@ def recognize(
     from speech.recognizer import load
 
     recognizer = load(model)
+    if recognizer.causality is not None:
+        ahead = round(1000 * recognizer.causality.look_ahead_seconds)
+        warn(
+            f"{recognizer.name} is a causal model with a look-ahead of {ahead} ms: each recording "
+            "is padded with as much silence at its end"
+        )
     rows = table("File", "Label", "Probability")
     failed = False
     for path in find_audio(sources):

@@ -18,10 +18,11 @@ import pytest
 import soundfile
 import typer
 
+from speech.architecture import Architecture, Causality
 from speech.cli import diagnose, explain, listen, main, page, record, score, teach, train, wyoming
 from speech.model import CommandModel, save_model
 from speech.training.config import TrainConfig
-from tests import tiny
+from tests import exports, tiny
 
 ROOT = Path(__file__).parents[2]
 LABELS = ("low", "high", "unknown", "silence")
@@ -99,6 +100,23 @@ def test_recognize_prints_a_table_and_json_lines(model_folder, corpus_folder):
         assert set(row) == {"file", "label", "probability", "probabilities", "accepted"}
         assert tuple(row["probabilities"]) == LABELS
         assert row["probability"] == max(row["probabilities"].values())
+
+
+def test_of_a_causal_model_recognize_says_the_look_ahead_in_one_sentence(corpus_folder, tmp_path):
+    made = exports.model(
+        Architecture((6, 8), 1, 10, bidirectional=False, pooling="state", causal=True)
+    )
+    made.causality = Causality(4, 0.04)
+    folder = exports.folder(tmp_path, made)
+    clip = corpus_folder / "low" / "00000000_nohash_0.wav"
+    for options in ((), ("--json",)):
+        result = speech("recognize", clip, "--model", folder, *options)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout
+        assert result.stderr == (
+            f"speech: {tmp_path.name} is a causal model with a look-ahead of 40 ms: each recording "
+            "is padded with as much silence at its end\n"
+        )
 
 
 def test_a_bad_file_among_good_ones_is_named_and_the_others_are_recognised(
