@@ -206,6 +206,9 @@ def _facts(evaluation: Evaluation, history: Sequence[Mapping[str, float]]) -> di
     trained = evaluation.recognizer.provenance
     versions = trained.get("versions", {})
     ece = evaluation.ece_other_half
+    half = "on the half of the speakers that did not set the temperature"
+    if "streams" in trained:  # a student's confidence is that of its teacher
+        half = "on half of the speakers; no temperature was fitted"
     facts = {
         "Labels": ", ".join(evaluation.recognizer.labels),
         "Trained on": _trained_on(trained),
@@ -222,7 +225,7 @@ def _facts(evaluation: Evaluation, history: Sequence[Mapping[str, float]]) -> di
         "Measured by": "`speech evaluate`",
         "Calibration error": "no other speakers to measure it on"
         if ece is None
-        else f"{ece:.3f} on the half of the speakers that did not set the temperature",
+        else f"{ece:.3f} {half}",
     }
     if len(evaluation.accuracy_of_seeds) > 1:
         facts["Seeds"] = _spread(evaluation.accuracy_of_seeds)

@@ -180,6 +180,14 @@ def test_few_clips_of_a_label_and_a_thin_calibration_are_said_first_in_red(tmp_p
     assert "There are few clips" not in many
 
 
+def test_only_where_a_temperature_was_fitted_does_the_card_speak_of_who_set_it(tmp_path):
+    page = page_of(tmp_path, model())
+    assert "on the half of the speakers that did not set the temperature |" in page
+    student = page_of(tmp_path, model(provenance={"streams": {"hours": 8.0}}))
+    assert "on half of the speakers; no temperature was fitted |" in student
+    assert "set the temperature" not in student
+
+
 def test_files_that_were_left_out_are_said(tmp_path):
     evaluation = measure(model(), tiny.recordings(tmp_path, n_validation=40))
     bad = dataclasses.replace(evaluation, left_out=("low/x.wav: truncated",))
