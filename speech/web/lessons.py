@@ -1,5 +1,6 @@
 """What the server keeps for the Teach tab of one page: takes of words, and the model of them."""
 
+import contextlib
 import dataclasses
 import io
 import itertools
@@ -8,7 +9,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -222,15 +223,14 @@ class Lesson:
         """A zip to keep: of the takes, or, where they were taught, of the model with them.
 
         Raises:
-            SpeechError: There are no takes.
+            SpeechError: There are no takes, or no room on the disk for what becomes the zip.
         """
         with self._lock:
             taught = self._taught if self._work.get("version") == self._version else None
             takes, negatives = self.takes(), self.negatives()
         if not takes:
             raise TeachError("expected takes to save, got none; record some first")
-        with tempfile.TemporaryDirectory(dir=private_folder("teach")) as name:
-            folder = Path(name)
+        with _temporary_folder() as folder:
             if taught is None:
                 save_takes(takes, folder / TAKES)
                 return (folder / TAKES).read_bytes()
@@ -330,6 +330,22 @@ class Lessons(OpenPages[Lesson]):
         return self.add(Lesson(self._turn, self._teach))
 
 
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """A folder for a zip; a disk that is full becomes a sentence for the page."""
+    try:
+        with tempfile.TemporaryDirectory(dir=private_folder("teach")) as name:
+            yield Path(name)
+    except (OSError, TeachError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):
+            raise
+        raise TeachError(
+            "expected room for the zip in the server's folder for temporary files, got the error "
+            f"{str(cause.strerror or cause)!r}; make room there and try again"
+        ) from error
+
+
 def _read(content: bytes) -> dict[str, list[Waveform]]:
     """The takes in a zip of ``save_takes``, or a sentence on what is wrong with it."""
     if (archive := _archive(content)) and _size(archive.infolist()) > MAX_ZIP_BYTES:
@@ -337,8 +353,8 @@ def _read(content: bytes) -> dict[str, list[Waveform]]:
             f"the file: expected at most {MAX_SECONDS:g} s of takes, got a zip that unpacks to "
             f"{_size(archive.infolist()):,} bytes; choose one that this tab saved"
         )
-    with tempfile.TemporaryDirectory(dir=private_folder("teach")) as folder:
-        path = Path(folder) / TAKES
+    with _temporary_folder() as folder:
+        path = folder / TAKES
         path.write_bytes(content)
         try:
             return read_takes(path, on_note=lambda _note: None)

@@ -1,6 +1,7 @@
 """The Teach tab in a real browser: from the first click to the first word that is detected live."""
 
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +319,28 @@ def test_what_is_no_word_and_no_zip_is_a_sentence_and_nothing_is_lost(open_page,
     expect_line(page, "the file: expected")
     assert page.locator("speech-teach b").count() == 0
     assert takes_of(page) == dict.fromkeys(NAMES[:2], 6)
+
+
+def test_a_full_disk_of_the_server_is_a_sentence_and_the_takes_are_saved_later(
+    open_page, saved, monkeypatch
+):
+    page = open_page()
+    load_zip(page, saved)
+    downloads: list[object] = []
+    page.on("download", lambda download: downloads.append(download))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(zipfile.ZipFile, "writestr", full)
+        page.get_by_role("button", name="Save takes (zip)").click()
+        outcome = page.locator("speech-teach .error", has_text="'No space left on device'; make")
+        outcome.wait_for()
+    assert not downloads
+    assert takes_of(page) == dict.fromkeys(NAMES[:2], 6)
+    with page.expect_download():
+        page.get_by_role("button", name="Save takes (zip)").click()
 
 
 def test_takes_that_the_server_has_forgotten_are_sent_again(open_page, saved):

@@ -1,9 +1,11 @@
 """The Teach tab without a page: what the server keeps of a lesson, and its requests."""
 
 import io
+import tempfile
 import threading
 import time
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -222,6 +224,33 @@ def test_a_zip_that_is_too_much_changes_nothing(refused):
     before = kept.state()
     assert "50 takes" in refused(TeachError, lambda: kept.load(full.saved()))
     assert kept.state() == before
+
+
+@pytest.mark.parametrize("is_taught", [False, True])
+def test_a_full_disk_is_a_sentence_nothing_is_half_saved_and_the_takes_stay(
+    refused, monkeypatch, tmp_path, is_taught
+):
+    kept = filled("lamp", "music")
+    content = kept.saved()
+    if is_taught:
+        taught(kept)
+    before = kept.state()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with monkeypatch.context() as disk:
+        disk.setattr(zipfile.ZipFile, "writestr", full)
+        assert "'No space left on device'; make room" in refused(TeachError, kept.saved)
+        disk.setattr(Path, "write_bytes", full)
+        assert "No space left" in refused(TeachError, lambda: kept.load(content))
+        assert kept.state() == before
+    [folder] = tmp_path.iterdir()
+    assert not [*folder.iterdir()], "what was begun is gone"
+    other = lesson()
+    other.load(kept.saved())
+    assert shape(other) == {"lamp": 3, "music": 3}
 
 
 def test_two_pages_that_teach_at_once_take_turns_and_keep_apart():
