@@ -182,10 +182,13 @@ class Recognizer:
                 ones; sound that is not finite, or no whole number of steps.
 
         Example:
-            >>> speech.load("commands-8").begin()
-            Traceback (most recent call last):
-            ...
-            speech.errors.ModelError: commands-8: expected a causal model that was exported, ...
+            >>> model = speech.load("commands-8-stream")
+            >>> sound = speech.load_audio("left.wav")  # a second, which is 25 steps of 640 samples
+            >>> state = model.begin()
+            >>> for first in range(0, len(sound), 3200):
+            ...     answers, state = model.advance(sound[first : first + 3200], state)
+            >>> answers.shape, model.labels[answers[-1].argmax()]
+            ((5, 10), 'left')
         """
         if waveform.dtype != np.float32 or not np.isfinite(waveform).all():
             raise ModelError(
