@@ -183,12 +183,13 @@ class Recognizer:
 
         Example:
             >>> model = speech.load("commands-8-stream")
-            >>> sound = speech.load_audio("left.wav")  # a second, which is 25 steps of 640 samples
-            >>> state = model.begin()
-            >>> for first in range(0, len(sound), 3200):
-            ...     answers, state = model.advance(sound[first : first + 3200], state)
-            >>> answers.shape, model.labels[answers[-1].argmax()]
-            ((5, 10), 'left')
+            >>> sound = speech.load_audio("left.wav")[: 35 * 640]  # of steps of 640 samples, 0.04 s
+            >>> state, said = model.begin(), set()
+            >>> for first in range(0, len(sound), 5 * 640):  # as it comes, in any whole steps
+            ...     answers, state = model.advance(sound[first : first + 5 * 640], state)
+            ...     said |= {model.labels[answer.argmax()] for answer in answers}
+            >>> answers.shape, "left" in said
+            ((5, 10), True)
         """
         if waveform.dtype != np.float32 or not np.isfinite(waveform).all():
             raise ModelError(
