@@ -45,7 +45,7 @@ ANYWHERE = {
     "keras": {"model", "training", "formats"},
     "jax": {"training.ops"},
     "librosa": {"features", "formats.weights", "training.front_end"},
-    "matplotlib": {"evaluation.plots", "inside.picture", "web"},
+    "matplotlib": {"cluster.trials", "evaluation.plots", "inside.picture", "web"},
     "onnx": {"formats.to_onnx"},
     "onnxruntime": {"formats", "teach.synthesis"},
     "ai_edge_litert": {"formats"},
@@ -55,6 +55,7 @@ ANYWHERE = {
     "sounddevice": {"live.microphone"},
     "gradio": {"web"},
     "ray": {"cluster"},
+    "optuna": {"cluster"},
     "wyoming": {"live.wyoming"},
     "zeroconf": {"live.wyoming"},
     "threadpoolctl": {"environment"},
@@ -71,6 +72,7 @@ AT_THE_TOP = {
     "h5py": set[str](),
     "sounddevice": set[str](),
     "ray": set[str](),
+    "optuna": set[str](),
 }
 HEAVY = ("tensorflow", "keras", "librosa", "numba", "scipy", "matplotlib", "soundfile", "gradio")
 

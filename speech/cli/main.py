@@ -1,7 +1,7 @@
 """The command line: the only place that prints and exits.
 
 Exit codes: 0 done, 1 unexpected, 2 usage, 3 audio, 4 corpus, 5 model, 6 microphone, 7 not enough
-data, 8 words that cannot be taught, 130 Ctrl-C.
+data, 8 words that cannot be taught, 9 no cluster of Ray, 130 Ctrl-C.
 Heavy packages are imported by the command that needs them, so that --help answers at once.
 """
 
@@ -21,6 +21,7 @@ from speech.cli import (
     score,
     teach,
     train,
+    tune,
     wyoming,
 )
 from speech.cli.console import show_anything, show_notes, warn
@@ -31,12 +32,16 @@ app = typer.Typer(
     name="speech",
     help="Train, evaluate and run spoken-command models.",
     epilog="Exit codes: 0 done, 1 unexpected, 2 usage, 3 audio, 4 corpus, 5 model, 6 microphone, "
-    "7 not enough data to show what was asked for, 8 words of one's own that cannot be taught.",
+    "7 not enough data to show what was asked for, 8 words of one's own that cannot be taught, "
+    "9 no cluster of Ray.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
-for commands in (listen, page, wyoming, record, teach, train, distill, score, explain, diagnose):
+for commands in (
+    *(listen, page, wyoming, record, teach, train),
+    *(distill, tune, score, explain, diagnose),
+):
     app.add_typer(commands.app)
 
 # which extra brings a package that some commands can do without

@@ -193,7 +193,7 @@ def train(
             from speech.cluster import train as together
 
             config = recipe.changed(config, parts=machines.workers)
-            read = functools.partial(_training_data, decoding, data, config, label_set, more)
+            read = functools.partial(training_data, decoding, data, config, label_set, more)
             training = together.Training(read, label_set, config, place.start_from)
             count = machines.workers
             together.train(training, run, machines.ray, workers=count, resume=resume, report=report)
@@ -210,19 +210,6 @@ def train(
     export_trained(run)
     metrics = model_card.evaluate(load(run), recordings, run)
     typer.echo(_summary(metrics.accuracy, metrics.accuracy_low, metrics.accuracy_high, run))
-
-
-def _training_data(
-    decoding: DecodingOptions,
-    data: Path,
-    config: "TrainConfig",
-    labels: "LabelSet",
-    more: "list[Source]",
-) -> "TrainingData":
-    from speech.training.sources import with_sources
-
-    recordings = decoding.read(data, config.features, labels.words)
-    return with_sources(recordings, config.features, more, strict=decoding.strict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -362,6 +349,20 @@ def _export_page(model: Path, out: Path | None, runtime: Path | None, as_json: b
 
 
 # --- what the commands share --------------------------------------------------------------------
+
+
+def training_data(
+    decoding: DecodingOptions,
+    data: Path,
+    config: "TrainConfig",
+    labels: "LabelSet",
+    more: "list[Source]",
+) -> "TrainingData":
+    """Decode a corpus, which has to hold the words of the labels, and the sources beside it."""
+    from speech.training.sources import with_sources
+
+    recordings = decoding.read(data, config.features, labels.words)
+    return with_sources(recordings, config.features, more, strict=decoding.strict)
 
 
 def export_trained(run: Path) -> None:

@@ -3,7 +3,9 @@
 import contextlib
 import importlib.metadata
 import logging
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +19,8 @@ _CONNECT_SECONDS = 5.0
 
 class ClusterError(SpeechError):
     """Ray is not installed, not reachable, or has given a job up."""
+
+    exit_code = 9
 
 
 @contextlib.contextmanager
@@ -62,13 +66,25 @@ def _connect(ray: Any, address: str, local: dict[str, Any]) -> None:
     try:
         _knock(address)
         given = {"include_dashboard": False, **local} if address == LOCAL else {}
-        ray.init(address, logging_level=logging.CRITICAL, log_to_driver=False, **given)
+        with _signals_kept():
+            ray.init(address, logging_level=logging.CRITICAL, log_to_driver=False, **given)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"{address}: expected a Ray cluster of this version that can be reached, got "
             f"{_line(error)!r}; start one with: ray start --head",
             parameter="ray",
         ) from error
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray takes SIGTERM, and aborts with a trace; it shall end a command as it does elsewhere."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _knock(address: str) -> None:

@@ -3,11 +3,12 @@
 import dataclasses
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from speech.errors import ModelError
+from speech.files import write_text
 from speech.installation import resources
 from speech.training.config import TrainConfig
 from speech.training.sources import Source
@@ -49,6 +50,41 @@ def read_sources(name: str) -> tuple[Source, ...]:
     except (OSError, ValueError, TypeError) as error:
         raise ModelError(f"{path}: expected [[sources]] of a recipe, got: {error}") from error
     return tuple(dataclasses.replace(s, path=str(path.parent / s.path)) for s in sources)
+
+
+def write_recipe(
+    path: Path, labels: str, config: TrainConfig, sources: Sequence[Source] = (), note: str = ""
+) -> None:
+    """Write a recipe that ``read_recipe`` and ``read_sources`` read as what is given.
+
+    Args:
+        path: The file, replaced if it is there.
+        labels: A label set, or words with commas between them.
+        config: The fields; those with their default value are left out.
+        sources: What to train on besides the corpus; their paths are written as absolute ones.
+        note: A line on where it comes from.
+    """
+    lines = [f"# {note}"] * bool(note) + [f"labels = {_toml(labels)}"]
+    lines += _tables("train", config.to_dict(), TrainConfig().to_dict())
+    for source in sources:
+        fields = source.to_dict() | {"path": str(Path(source.path).absolute())}
+        lines += ["", "[[sources]]", *(f"{n} = {_toml(v)}" for n, v in fields.items())]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _tables(name: str, fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    changes = {n: value for n, value in fields.items() if value != defaults[n]}
+    inner = {n: value for n, value in changes.items() if isinstance(value, Mapping)}
+    lines = ["", f"[{name}]"] if len(changes) > len(inner) else []
+    lines += [f"{n} = {_toml(value)}" for n, value in changes.items() if n not in inner]
+    for n, value in inner.items():
+        lines += _tables(f"{name}.{n}", value, defaults[n])
+    return lines
+
+
+def _toml(value: Any) -> str:
+    """Strings, numbers, booleans and lists of them are written alike in JSON and TOML."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _path(name: str) -> Path:

@@ -210,7 +210,7 @@ def test_without_ray_the_command_names_the_package_and_how_to_get_it(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", program, *command], capture_output=True, text=True, cwd=PROJECT
     )
-    assert done.returncode == 1
+    assert done.returncode == 9
     [line] = done.stderr.splitlines()
     assert "expected Ray" in line
     assert "cluster" in line
