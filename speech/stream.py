@@ -266,7 +266,7 @@ class CarriedStateClassifier(StreamClassifier):
         if whole:
             newest = waveform[whole - self._step : whole]
             self.level = float(np.sqrt(np.mean(np.square(newest, dtype=np.float64))))
-        self._rest = waveform[whole:]
+        self._rest = waveform[whole:].copy()  # or all of the sound would stay
         return np.concatenate(rows)
 
 

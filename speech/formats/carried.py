@@ -207,8 +207,12 @@ def carried_onnx(session: Any, metadata: Metadata) -> CarriedModel:
         answers, frames, *following = session.run(names, {"waveform": waveforms, **inputs})
         return answers, frames, dict(zip(shapes, following, strict=True))
 
-    exact = metadata.precision == "float32"
-    return _model(metadata, run, shapes, 8 if exact else 1)
+    if metadata.precision == "float32":
+        return _model(metadata, run, shapes, 8)
+    # in 8 bits an answer would depend on the sound that is in the same call
+    assert metadata.causality is not None
+    step = metadata.causality.step_hops * features.hop_length
+    return _model(metadata, _step_by_step(run, step), shapes, 1)
 
 
 def carried_litert(runner: Any, metadata: Metadata) -> CarriedModel:
@@ -233,23 +237,35 @@ def carried_litert(runner: Any, metadata: Metadata) -> CarriedModel:
     if found != expected or shapes.get("samples") != [features.n_fft - features.hop_length]:
         raise ValueError(f"shapes {found} instead of {expected}")
     lock = threading.Lock()  # an interpreter has one set of buffers
-    step = expected["waveform"][1]
 
     def run(
+        waveforms: Batch, state: Arrays
+    ) -> tuple[Batch, Batch, dict[str, npt.NDArray[np.float32]]]:
+        inputs = {f"{GIVEN}{name}": array for name, array in state.items()}
+        with lock:
+            made = runner(waveform=waveforms, **inputs)
+        following = {name: made[f"{NEXT}{name}"].copy() for name in shapes}
+        return made["probabilities"].copy(), made["mfcc"].copy(), following
+
+    return _model(metadata, _step_by_step(run, expected["waveform"][1]), shapes, 1)
+
+
+def _step_by_step(run: Run, step: int) -> Run:
+    """For a graph that takes one step at a call: the steps of some sound, one after the other."""
+
+    def run_steps(
         waveforms: Batch, state: Arrays
     ) -> tuple[Batch, Batch, dict[str, npt.NDArray[np.float32]]]:
         following = dict(state)
         answers, frames = [], []
         for first in range(0, waveforms.shape[1], step):
-            inputs = {f"{GIVEN}{name}": array for name, array in following.items()}
-            with lock:
-                made = runner(waveform=waveforms[:, first : first + step], **inputs)
-            answers.append(made["probabilities"].copy())
-            frames.append(made["mfcc"].copy())
-            following = {name: made[f"{NEXT}{name}"].copy() for name in shapes}
+            part = np.ascontiguousarray(waveforms[:, first : first + step])
+            rows, cepstra, following = run(part, following)
+            answers.append(rows)
+            frames.append(cepstra)
         return np.concatenate(answers, axis=1), np.concatenate(frames, axis=1), following
 
-    return _model(metadata, run, shapes, 1)
+    return run_steps
 
 
 def _model(

@@ -84,6 +84,62 @@ def test_a_live_stream_in_chunks_of_any_size_is_the_stream_in_one_piece(made, ca
     np.testing.assert_allclose(every_other.push(sound), expected[1::2], atol=1e-5)
 
 
+def test_any_division_of_a_clip_gives_the_answers_of_keras(made, carried, sound):
+    spoken = sound[: len(sound) // FEATURES.n_samples * FEATURES.n_samples]
+    clips = np.concatenate([spoken.reshape(-1, FEATURES.n_samples), synthetic_clips(FEATURES, 12)])
+    rng = np.random.default_rng(3)
+    ahead = round(0.04 * FEATURES.sample_rate)
+    for clip in clips:
+        padded = np.pad(clip, (-(len(clip) + ahead) % STEP, ahead))
+        cuts = np.sort(rng.integers(0, len(padded), rng.integers(1, 30)))
+        windows = classifier_for(
+            carried, STEP / FEATURES.sample_rate, batch_size=int(rng.integers(1, 9))
+        )
+        rows = np.concatenate([windows.push(part) for part in np.split(padded, cuts)])
+        np.testing.assert_allclose(rows, steps_of(made, padded), atol=1e-5)
+        np.testing.assert_allclose(rows[-1], carried.probabilities(clip[np.newaxis])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["model-int8.onnx", "model-int8.tflite"])
+def test_in_eight_bits_the_state_is_carried_alike_and_the_answers_stay_near(sound, name, tmp_path):
+    # matrices of fewer than 1,024 numbers stay in float in LiteRT
+    wide = exports.model(dataclasses.replace(CAUSAL, conv_filters=(16, 24), lstm_units=48))
+    small = load(exports.write_described(wide, tmp_path / name, precision="int8"))
+    assert small.file == f"{name} (int8)"
+    expected = steps_of(wide, sound)
+    divided = []
+    for size in (STEP, 17 * STEP, len(sound)):
+        state, rows = small.begin(), []
+        for first in range(0, len(sound), size):
+            answers, state = small.advance(sound[first : first + size], state)
+            rows.append(answers)
+        divided.append(np.concatenate(rows))
+        np.testing.assert_allclose(divided[-1], divided[0], atol=1e-5)
+    forgotten = np.concatenate(
+        [small.advance(sound[i : i + STEP], small.begin())[0] for i in range(0, len(sound), STEP)]
+    )
+    off, off_without_state = (np.abs(rows - expected).max() for rows in (divided[0], forgotten))
+    assert 1e-5 < off < 0.05, "in eight bits, and near"
+    assert off_without_state > 5 * off
+    assert np.mean(divided[0].argmax(axis=1) == expected.argmax(axis=1)) > 0.97
+
+
+def test_ten_streams_of_minutes_hold_no_more_memory_than_of_one(carried, sound, held_by_speech):
+    step = STEP / FEATURES.sample_rate
+    config = DecoderConfig(step_seconds=step, smoothing_seconds=3 * step)
+    decoders = [StreamDecoder(carried, config, batch_size=25) for _ in range(10)]
+    minute = np.resize(sound, 60 * FEATURES.sample_rate)
+    held = []
+    for _minute in range(3):
+        for shift, decoder in enumerate(decoders):
+            for piece in np.array_split(np.roll(minute, 1000 * shift), 20):
+                decoder.push(piece, FEATURES.sample_rate)
+        held.append(held_by_speech())
+    assert all(decoder.seconds == pytest.approx(180) for decoder in decoders)
+    # a second of one of them is 64,000 bytes; small objects of NumPy's come and go
+    assert max(held[1:]) < held[0] + 40_000
+
+
 def test_a_clip_is_answered_behind_its_look_ahead_and_its_mfcc_are_those_of_librosa(made, carried):
     clips = synthetic_clips(FEATURES, 12)
     ahead = round(0.04 * FEATURES.sample_rate)
