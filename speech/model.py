@@ -143,7 +143,9 @@ class CommandModel(keras.Model):  # type: ignore[misc]
         self.classifier = keras.layers.Dense(len(self.labels), name="logits")
         # built by itself, since it keeps tensors that the symbolic call would leave in its graph
         self.normalization.build((None, None, features.n_mfcc))
-        self(keras.KerasTensor((None, None, features.n_mfcc)))  # creates all other weights
+        # creates all other weights; JAX cannot tell whether an unknown length fits unpadded filters
+        n_frames = features.n_frames if architecture.causal else None
+        self(keras.KerasTensor((None, n_frames, features.n_mfcc)))
 
     def _recurrent(self, index: int) -> keras.layers.Layer:
         lstm = keras.layers.LSTM(

@@ -2,7 +2,8 @@
 
 The loop, the optimizer and the checkpoint are those of ``speech.training.trainer``; what differs is
 the batches (``speech.training.streams``, augmented anew in every epoch) and what chooses the epoch:
-the cross-entropy on streams of the validation speakers.
+how many steps are answered
+rightly in streams of the validation speakers.
 """
 
 import copy
@@ -26,8 +27,9 @@ from speech.recognizer import Recognizer
 from speech.training.augment import Augmenter
 from speech.training.batches import Batch
 from speech.training.config import TrainConfig
+from speech.training.front_end import make_mfcc
 from speech.training.network import TrainingModel
-from speech.training.ops import compiled
+from speech.training.ops import Tensor, compiled, has_accelerator
 from speech.training.provenance import provenance
 from speech.training.rooms import make_rooms
 from speech.training.sources import TrainingData
@@ -58,7 +60,7 @@ class StreamSource:
         config: TrainConfig,
         plan: StreamPlan,
     ) -> None:
-        self.config, self._streams = config, streams
+        self.config = config
         self._features = dataclasses.replace(config.features, clip_seconds=plan.segment_seconds)
         first = data.words[0]
         sample = np.sort(
@@ -76,11 +78,18 @@ class StreamSource:
         self._cepstra = compiled(self._augmenter.cepstra)
         self._silence = silence_target(labels) if SILENCE in labels else None
         self.fill = np.zeros(config.features.n_mfcc, np.float32)
+        self._accelerated = _accelerated_mfcc(self._features) if has_accelerator() else None
+        self._hold(streams)
+
+    def _hold(self, streams: Streams) -> None:
+        self._streams, self._waveforms_of = streams, streams.waveforms
+        if self._accelerated is not None:
+            self._waveforms_of = keras.ops.convert_to_tensor(streams.waveforms)
 
     def like(self, streams: Streams) -> "StreamSource":
         """The same rooms and microphones for other streams."""
         other = copy.copy(self)
-        other._streams = streams
+        other._hold(streams)
         return other
 
     def steps(self) -> int:
@@ -108,9 +117,12 @@ class StreamSource:
             silent[rng.random(len(rows)) < self.config.silence_share] = 1
             targets[silent > 0] = self._silence
         tables, spans = self._augmenter.tables, self._streams.spans[rows]
-        clips = self._streams.waveforms[rows]
+        clips: Tensor = self._waveforms_of[rows]
         waveforms, stretch = self._waveforms(tables, clips, spans, silent, seeds[0])
-        features = stream_mfcc(keras.ops.convert_to_numpy(waveforms), self._features)
+        if self._accelerated is not None:
+            features = self._accelerated(waveforms)
+        else:
+            features = stream_mfcc(keras.ops.convert_to_numpy(waveforms), self._features)
         features = self._cepstra(tables, features, stretch, self.fill, seeds[1])
         return Batch(features, targets, np.full(len(rows), -1, np.int32))
 
@@ -128,6 +140,14 @@ def stream_mfcc(
         float32 (batch, n // hop_length, n_mfcc).
     """
     return mfcc(np.pad(waveforms, ((0, 0), (features.n_fft - features.hop_length, 0))), features)
+
+
+def _accelerated_mfcc(features: FeatureConfig) -> Callable[[Tensor], Tensor]:
+    """``stream_mfcc`` of streams of one length, as array code."""
+    before = features.n_fft - features.hop_length
+    longer = features.clip_seconds + before / features.sample_rate
+    whole = make_mfcc(dataclasses.replace(features, clip_seconds=longer))
+    return compiled(lambda waveforms: whole(keras.ops.pad(waveforms, ((0, 0), (before, 0)))))
 
 
 def distill(
@@ -207,11 +227,17 @@ def _student(
             "seed": config.seed,
             "train": config.to_dict(),
             "streams": plan.to_dict(),
-            "teacher": {"name": teacher.name, "provenance": teacher.provenance},
+            "teacher": {"name": teacher.name, **_origin(teacher)},
             "backend": keras.backend.backend(),
             "command": command_line(),
         },
     )
+
+
+def _origin(teacher: Recognizer) -> dict[str, Any]:
+    """By what a teacher can be told from others of its name."""
+    known = teacher.provenance
+    return {key: known[key] for key in ("corpus", "code", "command") if key in known}
 
 
 def _normalize(model: CommandModel, source: StreamSource) -> None:

@@ -100,8 +100,8 @@ def make_streams(
         teacher: Says what is right; its labels are the student's.
         plan: How many streams, and how long.
         step_seconds: From answer to answer.
-        teacher_share: Where exactly one command lies wholly inside the clip, what the teacher
-            decides of the answer; the rest is that command.
+        teacher_share: Where a command lies wholly inside the clip, what the teacher decides of the
+            answer; the rest is that command, the last one of several.
         seed: Decides everything.
         rows: For each source of words which clips to take, instead of those that train.
         on_progress: Told how many streams of how many are done.
@@ -149,8 +149,8 @@ def corrected(
 ) -> npt.NDArray[np.float64]:
     """The teacher's answers without the mistakes that the stream's own truth shows.
 
-    What it gives to commands that were not said in the clip goes to ``unknown``; where exactly one
-    command lies wholly inside, that one gets its share.
+    What it gives to commands that were not said in the clip goes to ``unknown``; of those that lie
+    wholly inside the last one gets its share, however close the others are.
 
     Args:
         answers: Probabilities (n, n_classes).
@@ -165,21 +165,18 @@ def corrected(
     labels, clip = teacher.labels, teacher.features.clip_seconds
     n_commands = len(commands(labels))
     partly = np.zeros((len(ends), n_commands), bool)
-    wholly = np.zeros((len(ends), n_commands), int)
-    touched = np.zeros(len(ends), int)
-    for start, end, label in said:
+    newest = np.full(len(ends), -1)
+    for start, end, label in said:  # from the first to the last
         overlap = np.minimum(ends, end) - np.maximum(ends - clip, start)
         partly[:, label] |= overlap >= _SAID * (end - start)
-        touched += overlap > 0
-        wholly[:, label] += overlap >= (end - start) - 1e-6
+        newest[overlap >= (end - start) - 1e-6] = label
     result = answers.copy()
     wrong = np.where(partly, 0.0, result[:, :n_commands])
     result[:, :n_commands] -= wrong
     result[:, labels.index(UNKNOWN)] += wrong.sum(axis=1)
-    alone = (wholly.sum(axis=1) == 1) & (touched == 1)
-    truth = np.zeros_like(result)
-    truth[:, :n_commands] = wholly
-    result[alone] = teacher_share * result[alone] + (1 - teacher_share) * truth[alone]
+    known = np.flatnonzero(newest >= 0)
+    result[known] *= teacher_share
+    result[known, newest[known]] += 1 - teacher_share
     normal: npt.NDArray[np.float64] = result / result.sum(axis=1, keepdims=True)
     return normal
 

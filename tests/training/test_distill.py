@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 
@@ -11,7 +12,7 @@ from speech.errors import ModelError
 from speech.model import Architecture
 from speech.recognizer import Recognizer, load
 from speech.training import distill as distillation
-from speech.training.distill import distill, stream_mfcc
+from speech.training.distill import _accelerated_mfcc, distill, stream_mfcc
 from speech.training.sources import Source, TrainingData
 from speech.training.streams import Said, StreamPlan, corrected, make_streams
 from speech.training.trainer import train
@@ -150,3 +151,23 @@ def test_a_causal_architecture_is_not_trained_on_clips(data, tmp_path, refused):
 def test_a_plan_out_of_range_is_refused(changes):
     with pytest.raises(ValueError, match="must"):
         StreamPlan(**changes)
+
+
+def test_streams_on_an_accelerator_have_the_frames_of_librosa():
+    features = dataclasses.replace(tiny.FEATURES, clip_seconds=2.0)
+    sound = np.random.default_rng(0).normal(0, 0.1, (2, 2 * RATE)).astype(np.float32)
+    frames = keras.ops.convert_to_numpy(_accelerated_mfcc(features)(sound))
+    np.testing.assert_allclose(frames, stream_mfcc(sound, features), atol=2e-3)
+
+
+def test_of_commands_said_close_together_the_last_one_counts(teacher):
+    clip = teacher.features.clip_seconds
+    said = [
+        Said(0.1 * clip, 0.4 * clip, LABELS.index("low")),
+        Said(0.5 * clip, 0.9 * clip, LABELS.index("high")),
+    ]
+    answers = np.full((2, 4), 0.25)
+    first, second = corrected(answers, said, np.array([0.6, 1.0]) * clip, teacher, 0.5)
+    assert first[LABELS.index("low")] >= 0.5
+    assert second[LABELS.index("high")] >= 0.5
+    assert second[LABELS.index("low")] == 0.125
