@@ -106,12 +106,34 @@ def score_recording(
         _print(content["evaluation"])
 
 
+@dataclasses.dataclass(frozen=True)
+class WantedOptions:
+    """What thresholds are chosen for."""
+
+    rate: Annotated[
+        float, typer.Option(min=0.001, help="Wanted false accepts per hour of speech.")
+    ] = 5.0
+    accept_rate: Annotated[
+        float, typer.Option(min=0.001, max=0.5, help="Wanted share of other words accepted.")
+    ] = 0.05
+    latency: Annotated[
+        float,
+        typer.Option(
+            min=0.05, max=1.0, help="Longest median time from the end of a word, in seconds."
+        ),
+    ] = 0.3
+
+
 @app.command(
-    epilog=examples("speech tune-thresholds --data my_words --negative-speech radio --store")
+    epilog=examples(
+        "speech tune-thresholds --data my_words --negative-speech radio --store",
+        "speech tune-thresholds --data my_words --negative-speech radio --rate 1 --latency 0.15",
+    )
 )
 @grouped
 def tune_thresholds(
     decoding: DecodingOptions,
+    wanted: WantedOptions,
     model: options.Model = DEFAULT_MODEL,
     data: options.Data = DEFAULT_DATA,
     speech: options.NegativeSpeech = None,
@@ -122,12 +144,6 @@ def tune_thresholds(
             show_default=False,
         ),
     ] = None,
-    rate: Annotated[
-        float, typer.Option(min=0.001, help="Wanted false accepts per hour of speech.")
-    ] = 5.0,
-    accept_rate: Annotated[
-        float, typer.Option(min=0.001, max=0.5, help="Wanted share of other words accepted.")
-    ] = 0.05,
     store: Annotated[
         bool, typer.Option("--store", help="Write the thresholds into the model.")
     ] = False,
@@ -149,8 +165,10 @@ def tune_thresholds(
     _warn_of_speech(recognizer, speech, None)
     recordings, spoken = _read(recognizer, data, speech, decoding)
     samples = sum(len(source.samples) for source in spoken)
-    tuning.refuse_unresolvable(rate, samples / recognizer.features.sample_rate)
-    acceptance = _choose_acceptance(recognizer, recordings, words or [], accept_rate, decoding)
+    tuning.refuse_unresolvable(wanted.rate, samples / recognizer.features.sample_rate)
+    acceptance = _choose_acceptance(
+        recognizer, recordings, words or [], wanted.accept_rate, decoding
+    )
     config = dataclasses.replace(
         chosen_for(recognizer), refractory_seconds=tuning.REFRACTORY_SECONDS
     )
@@ -160,14 +178,16 @@ def tune_thresholds(
     )
     streams += scoring.compute_posteriors(recognizer, fast, config.step_seconds)
     with progress("Choosing") as on_progress:
-        chosen = tuning.tune(recognizer, streams, rate, config, on_progress)
+        chosen = tuning.tune(
+            recognizer, streams, wanted.rate, config, on_progress, latency=wanted.latency
+        )
     _print_tuning(chosen, acceptance)
     if not store:
         typer.echo("Nothing is written without --store.")
         return
     content = stream_card.tuning_content(recognizer, spoken, plan, chosen, command_line())
     content["acceptance"] = acceptance | {
-        "accept_rate": accept_rate,
+        "accept_rate": wanted.accept_rate,
         "words": [folder.name for folder in words or []],
     }
     settings = {"decoder": chosen.config.to_dict(), "acceptance": acceptance["thresholds"]}

@@ -125,6 +125,7 @@ def markdown(data: Mapping[str, Any], tuning: Mapping[str, Any] | None = None) -
     conditions = [c for c in measured if "commands" in measured[c]]
     noise = measured.get("alone", {}).get("noise")
     sources = "; ".join(map(_speech_phrase, data["speech"])) or "none"
+    wanted = (tuning or {}).get("latency", LONGEST_LATENCY)
     parts = [
         "## As a live decoder",
         f"`{data['command']}` built streams of validation speakers, who chose the epoch but no "
@@ -135,7 +136,7 @@ def markdown(data: Mapping[str, Any], tuning: Mapping[str, Any] | None = None) -
             [_row(name, measured[name]) for name in conditions],
         ),
         (_noise_sentence(noise) if noise else "")
-        + f"Latency is counted from the end of the word, {1000 * LONGEST_LATENCY:.0f} ms being "
+        + f"Latency is counted from the end of the word, {1000 * wanted:.0f} ms being "
         f"wanted. Continuous speech: {sources}.",
         *_by_source(measured),
         _by_command(measured, conditions),

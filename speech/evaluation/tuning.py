@@ -31,9 +31,10 @@ from speech.recognizer import Recognizer
 LONGEST_LATENCY = 0.3
 _LATENCY_MARGIN = 0.02  # it is chosen on other words than it is measured on
 REFRACTORY_SECONDS = 0.3  # shorter than a word and its pause; see docs/evaluation.md
-_STEP_SECONDS = 0.1
-_SMOOTHING_STEPS = (2, 3, 4, 5)
-_MIN_COUNTS = (2, 3, 4)
+_SMOOTHING_STEPS, _MIN_COUNTS = (2, 3, 4, 5), (2, 3, 4)
+# A causal model answers more often than every tenth of a second, and has seen all before.
+_FINE_STEP_SECONDS = 0.08
+_FINE_SMOOTHING_STEPS, _FINE_MIN_COUNTS = (1, 2, 4, 7, 10), (2, 3, 6)
 _LOGITS = np.arange(-2.0, 9.01, 0.25)
 _SHIFTS = tuple(-3 + 0.25 * i for i in range(49))
 _FAST_WEIGHT = 0.25  # of a stream of words said fast, beside one of words with pauses
@@ -56,6 +57,7 @@ class Tuning:
         hit_rate: Macro-averaged over the commands, mean over the tuning streams; fast words a
             quarter each.
         false_accepts_per_hour: Of continuous speech, over all conditions, on the same.
+        latency: The longest median that was wanted, in seconds from the end of a word.
     """
 
     config: DecoderConfig
@@ -64,6 +66,7 @@ class Tuning:
     resolvable_rate: float
     hit_rate: float
     false_accepts_per_hour: float
+    latency: float = LONGEST_LATENCY
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON knows them."""
@@ -76,6 +79,8 @@ def tune(
     rate: float,
     base: DecoderConfig,
     on_progress: OnProgress = no_progress,
+    *,
+    latency: float = LONGEST_LATENCY,
 ) -> Tuning:
     """The settings that find most words at no more than ``rate`` false accepts per hour.
 
@@ -83,7 +88,7 @@ def tune(
     each, which gives up hits where they cost most false accepts. All thresholds are then raised
     together until neither continuous speech, all conditions taken together, nor noise alone gives
     more false accepts than wanted. They are counted, never extrapolated. The median latency has to
-    be at most ``LONGEST_LATENCY`` where that is possible. Every command counts the same, and of the
+    be at most ``latency`` where that is possible. Every command counts the same, and of the
     streams those of words said fast count a quarter each. Unknown
     words do not count: nobody says single words of a corpus for an hour.
 
@@ -93,6 +98,7 @@ def tune(
         rate: Greater than zero.
         base: Gives what is not chosen: step and refractory time, and the highest release threshold.
         on_progress: Told how many settings of how many were tried.
+        latency: The longest median, in seconds from the end of a word.
 
     Raises:
         ValueError: No continuous speech to choose on, or no such rate.
@@ -110,11 +116,11 @@ def tune(
     seconds = sum(s.distinct_seconds for s in speech if s.condition == first)
     refuse_unresolvable(rate, seconds)
     weights = [_FAST_WEIGHT if s.kind in FAST_KINDS else 1.0 for s in spoken]
-    limit = LONGEST_LATENCY - _LATENCY_MARGIN
+    limit = latency - _LATENCY_MARGIN
     best: tuple[bool, float, DecoderConfig] | None = None
-    # spans and counts are meant for steps of a tenth of a second; a causal model's are shorter
-    finer = max(1, round(_STEP_SECONDS / base.step_seconds))
-    grid = [(finer * s, finer * c) for s, c in itertools.product(_SMOOTHING_STEPS, _MIN_COUNTS)]
+    is_fine = base.step_seconds <= _FINE_STEP_SECONDS
+    spans = _FINE_SMOOTHING_STEPS if is_fine else _SMOOTHING_STEPS
+    grid = list(itertools.product(spans, _FINE_MIN_COUNTS if is_fine else _MIN_COUNTS))
     for number, (steps, count) in enumerate(grid, 1):
         smoothing = round(steps * base.step_seconds, 6)
         start = dataclasses.replace(
@@ -126,18 +132,19 @@ def tune(
             config = _at_rate(recognizer, groups, shape, rate, base.release_threshold)
             scores = [score(recognizer, s, config) for s in spoken]
             hit_rate = float(np.average([s.macro_hit_rate for s in scores], weights=weights))
-            latency = max(
+            late = max(
                 m.latency_median or 0.0
                 for s, m in zip(spoken, scores, strict=True)
                 if s.kind == "commands"
             )
-            if best is None or (latency <= limit, hit_rate) > best[:2]:
-                best = latency <= limit, hit_rate, config
+            if best is None or (late <= limit, hit_rate) > best[:2]:
+                best = late <= limit, hit_rate, config
         on_progress(number, len(grid))
     assert best is not None  # the grid is not empty
     _, hit_rate, config = best
     measured = score(recognizer, speech, config).false_accepts_per_hour
-    return Tuning(config, rate, seconds / 3600, resolvable_rate(seconds), hit_rate, measured)
+    lowest = resolvable_rate(seconds)
+    return Tuning(config, rate, seconds / 3600, lowest, hit_rate, measured, latency)
 
 
 def refuse_unresolvable(rate: float, seconds: float) -> None:

@@ -105,3 +105,13 @@ def test_nothing_is_chosen_without_continuous_speech():
     words, _, noise = tuning_streams(n=20)
     with pytest.raises(ValueError, match="continuous speech"):
         tune(MODEL, [words, noise], 1.0, BASE)
+
+
+def test_an_earlier_answer_costs_hits_at_the_same_rate():
+    streams = tuning_streams()
+    early, late = (tune(MODEL, streams, 7.0, BASE, latency=wanted) for wanted in (0.25, 1.0))
+    reached = score(MODEL, streams[0], early.config).latency_median
+    assert reached is not None
+    assert reached <= 0.25
+    assert early.hit_rate <= late.hit_rate
+    assert early.to_dict()["latency"] == 0.25
