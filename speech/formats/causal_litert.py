@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from speech.features import FeatureConfig
 from speech.formats.causal_onnx import GIVEN, NEXT, state_shapes
 from speech.formats.to_litert import convert, front_end
@@ -67,7 +69,8 @@ def _step(
     tf: Any, x: Any, hidden: Any, cell: Any, weights: tuple[Array, Array, Array]
 ) -> tuple[Any, Any]:
     """(1, n) and the state (1, units) each -> the next state."""
-    kernel, recurrent, bias = weights
-    i, f, c, o = tf.split(tf.matmul(x, kernel) + tf.matmul(hidden, recurrent) + bias, 4, axis=1)
+    # a matrix for each gate: to int8 each gets one scale, and their ranges differ
+    gates = zip(*(np.split(one, 4, axis=-1) for one in weights), strict=True)
+    i, f, c, o = (tf.matmul(x, k) + tf.matmul(hidden, r) + b for k, r, b in gates)
     cell = tf.sigmoid(f) * cell + tf.sigmoid(i) * tf.tanh(c)
     return tf.sigmoid(o) * tf.tanh(cell), cell

@@ -86,6 +86,23 @@ class FrontEnd:
             offset=_float32(dct.sum(axis=1) * 10 * np.log10(features.log_floor)),
         )
 
+    @property
+    def window(self) -> Array:
+        """The scaled window, float32 (n_fft,), for formats with an FFT of their own."""
+        first = self.dft_outer[:, 0]  # the bin 0 of the outer step only weighs and adds
+        return _float32(first.T.ravel())
+
+    @property
+    def bands(self) -> Array:
+        """librosa's filterbank on bins in their usual order, float32 (n_mels, n_fft // 2 + 1)."""
+        n_inner, _, n_outer = self.dft_outer.shape
+        n_fft = n_inner * n_outer
+        bins = np.arange(len(self.dft_real))[:, np.newaxis] + n_outer * np.arange(n_inner)
+        result = np.zeros((len(self.mel), n_fft // 2 + 1), np.float32)
+        for column, position in enumerate(np.minimum(bins, n_fft - bins).ravel()):
+            result[:, position] += self.mel[:, column]
+        return result
+
 
 @dataclasses.dataclass(frozen=True)
 class WordBranch:
