@@ -1,13 +1,16 @@
-"""The tables of docs/causal.md: what a causal student costs beside its teacher, and what it finds.
+"""The tables of docs/causal.md: what causal students cost beside their teacher, and what they find.
 
-python experiments/causal_page.py TEACHER STUDENT [--rounds 3]
+python experiments/causal_page.py TEACHER STUDENT [STUDENT] [--rounds 3]
 
-Both are measured in the same rounds by ``speech.evaluation.benchmark``, the ONNX files only; hits
-and false accepts are those that `speech score` wrote into the folders of the models.
+All are measured in the same rounds by ``speech.evaluation.benchmark``, the ONNX files only; hits
+and false accepts are those that `speech score` wrote into the folders of the models, and the
+short trainings those of ``gpu_results/students.json``.
 """
 
 import argparse
 import json
+import math
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +26,17 @@ from speech.installation import find_model
 from speech.recognizer import Recognizer, load
 
 PAGE = Path(__file__).parents[1] / "docs" / "causal.md"
+TRIED = Path(__file__).parent / "gpu_results" / "students.json"
+SHORT = {
+    "look-ahead of 40 ms": "ahead-40",
+    "look-ahead of nothing": "ahead-0",
+    "look-ahead of 120 ms": "ahead-120",
+    "look-ahead of 200 ms": "ahead-200",
+    "40 ms, pre-trained by forecasting": "forecast",
+}
 RATES = (5, 10, 20, 40)  # false accepts per hour
 WINDOWS_PER_SECOND = 10  # of a live decoder that is given clips
+BYTES = {1: 2, 4: 8, 6: 1, 8: 8, 9: 1}  # of LiteRT's kinds that do not take four: schema.fbs
 
 
 def multiplications(architecture: Architecture, features: FeatureConfig, n_classes: int) -> float:
@@ -81,8 +93,46 @@ def _sizes(folders: list[Path]) -> Iterator[tuple[str, str, str, str, str]]:
         if model.causality is not None:
             numbers = sum(array.size for array in model.begin().arrays.values())
             amounts["State of a stream, bytes"] = f"{4 * numbers:,}"
+        for small in folder.glob("*-int8.tflite"):
+            graph = litert_graph(small)
+            amounts["Graph of model-int8.tflite, bytes"] = f"{len(graph):,}"
+            amounts["Memory of a step of it, inputs and states included, bytes"] = (
+                f"{working_memory(graph):,}"
+            )
         for name, amount in amounts.items():
             yield name, folder.name, amount, "", ""
+
+
+def litert_graph(path: Path) -> bytes:
+    """A LiteRT file without the description behind it, which a microcontroller leaves out."""
+    with zipfile.ZipFile(path) as archive:
+        return path.read_bytes()[: archive.infolist()[0].header_offset]
+
+
+def working_memory(graph: bytes) -> int:
+    """The most bytes of tensors that are needed at a time, as if placed without a gap."""
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(graph))
+    (subgraph,) = model.subgraphs
+    first = dict.fromkeys(subgraph.inputs, 0)
+    last = dict(first)
+    for number, operator in enumerate(subgraph.operators):
+        for tensor in operator.inputs:
+            if tensor in first:  # the others are constants
+                last[tensor] = number
+        for tensor in operator.outputs:
+            first[tensor] = last[tensor] = number
+    last |= dict.fromkeys(subgraph.outputs, len(subgraph.operators))
+    sizes = {
+        tensor: math.prod(subgraph.tensors[tensor].shape)
+        * BYTES.get(subgraph.tensors[tensor].type, 4)
+        for tensor in first
+    }
+    return max(
+        sum(size for tensor, size in sizes.items() if first[tensor] <= number <= last[tensor])
+        for number in range(len(subgraph.operators))
+    )
 
 
 def found(folders: list[Path]) -> str:
@@ -121,15 +171,29 @@ def equal(folders: list[Path]) -> str:
     return table(head, rows, align="ll" + "r" * len(RATES))
 
 
+def tried() -> str:
+    """The table of the short trainings: seeds and the mean of how many steps are right."""
+    runs: dict[str, Any] = json.loads(TRIED.read_text("utf-8"))
+    rows = []
+    for meaning, start in SHORT.items():
+        right = [run["val_accuracy"] for name, run in runs.items() if name.startswith(start)]
+        loss = [run["val_loss"] for name, run in runs.items() if name.startswith(start)]
+        mean, mean_loss = (sum(values) / len(values) for values in (right, loss))
+        each = ", ".join(f"{value:.1%}" for value in right)
+        rows.append((meaning, f"{mean:.1%}", each, f"{mean_loss:.3f}"))
+    head = ("change", "steps right, mean", "each seed", "cross-entropy, mean")
+    return table(head, rows, align="lrrr")
+
+
 def main() -> None:
     """Measure, and write the tables into the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("models", nargs=2, type=Path)
+    parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--rounds", type=int, default=3, help="0 leaves the costs as they are")
     arguments = parser.parse_args()
     folders = [find_model(path) for path in arguments.models]
     text = PAGE.read_text("utf-8")
-    tables = {"found": found(folders), "equal": equal(folders)}
+    tables = {"found": found(folders), "equal": equal(folders), "tried": tried()}
     if arguments.rounds:
         tables["costs"] = costs(folders, arguments.rounds)
     for name, made in tables.items():

@@ -1,11 +1,13 @@
 """Training on a lent accelerator: packed clips in, models out, every minute a checkpoint.
 
+    python experiments/gpu_session.py pack SOURCES SHARED OUT      # OUT/0.pack, OUT/1.pack, ...
     python experiments/gpu_session.py decode PACK OUT.npz          # 16 processes, as packs arrive
     python experiments/gpu_session.py run PLAN.json DECODED OUT    # trainings, one after the other
 
 A pack is a file of (length of path: u16, length: u32, path, content), made of the folders of
-``prepare_sources.py``. A plan is a list of trainings: name, seconds, teachers, changes of the
-recipe, leave_out (names of sources).
+``prepare_sources.py`` and, below ``measure``, of what chooses and never trains. A plan is a list
+of trainings: name, seconds, teachers, changes of the recipe, leave_out (a source, or one of its
+folders, which the training does without); ``measure`` names what all are measured on, likewise.
 """
 
 import copy
@@ -34,6 +36,49 @@ SOURCES: dict[str, tuple[Any, float, bool]] = {  # role, weight, keep_all
     "negative_speech": ("speech", 1.0, True),
     "synthetic_sentences": ("speech", 1.0, True),
 }
+
+
+PACK_BYTES = 44 * 2**20  # what travels at once, with room for the code
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def audio_below(folder: Path, name: str) -> list[tuple[str, Path]]:
+    """All recordings, folders that are links included: (name/path, file), in order."""
+    found = [Path(at) / file for at, _, some in os.walk(folder, followlinks=True) for file in some]
+    ours = sorted(p for p in found if p.suffix in {".ogg", ".flac", ".wav"})
+    return [(f"{name}/{path.relative_to(folder).as_posix()}", path) for path in ours]
+
+
+def pack(sources: Path, shared: Path, out: Path) -> None:
+    """Write all that trains and chooses into packs; clips of the test speakers stay at home."""
+    from speech.data.corpus import speaker_split
+
+    files: list[tuple[str, Path]] = []
+    for name in SOURCES:
+        for where, path in audio_below(sources / name, name):
+            test = name == "speech_commands" and speaker_split(where.partition("/")[2]) == "test"
+            if not test:
+                files.append((where, path))
+    for kind, folder in {
+        "words": sources / "held_out" / "words",
+        "jarvis": shared / "negative_speech" / "jarvis",
+        "snowboy": shared / "negative_speech" / "snowboy",
+        "read": shared / "read_sentences",
+    }.items():
+        for _, path in audio_below(folder, kind):
+            word = path.parent.name if kind == "words" else "-"
+            files.append((f"measure/{kind}/{word}/{path.name}", path))
+    out.mkdir(parents=True, exist_ok=True)
+    parts: list[bytearray] = [bytearray()]
+    for where, path in files:
+        content = path.read_bytes()
+        if len(parts[-1]) + len(content) > PACK_BYTES:
+            parts.append(bytearray())
+        parts[-1] += struct.pack("<HI", len(where.encode()), len(content))
+        parts[-1] += where.encode() + content
+    for index, part in enumerate(parts):
+        (out / f"{index}.pack").write_bytes(part)
+    print(f"{len(files)} files in {len(parts)} packs", flush=True)
 
 
 def read_pack(path: Path) -> list[tuple[str, bytes]]:
@@ -135,13 +180,21 @@ def speech_of(name: str, files: dict[str, tuple[str, Any]]) -> Any:
     return ContinuousSpeech(samples, digest.hexdigest(), (name,))
 
 
-def training_data(files: dict[str, tuple[str, Any]], leave_out: tuple[str, ...] = ()) -> Any:
-    """The sources of the recipe, but those left out."""
+def prefixes(left_out: str) -> tuple[str, ...]:
+    """How the paths begin that are left out: of a source, or of ``source/folder,folder``."""
+    source, _, folders = left_out.partition("/")
+    return tuple(f"{source}/{one}/" for one in folders.split(",")) if folders else (f"{source}/",)
+
+
+def training_data(files: dict[str, tuple[str, Any]], leave_out: str = "") -> Any:
+    """The sources of the recipe, but what is left out."""
     from speech.training.sources import Source, TrainingData, WordClips, training_rows
 
     words, speech, noise = [], [], []
+    if leave_out:
+        files = {p: f for p, f in files.items() if not p.startswith(prefixes(leave_out))}
     for name, (role, weight, keep_all) in SOURCES.items():
-        if name in leave_out:
+        if not any(path.startswith(name + "/") for path in files):
             continue
         source = Source(name, role, weight, keep_all)
         if role == "words":
@@ -161,7 +214,7 @@ def share_between_trainings() -> None:
     make_source, make_features = trainer.ClipSource, trainer.mfcc
 
     def source(data: Any, labels: Any, config: Any) -> Any:
-        key = tuple(c.source for c in data.words), tuple(s for s, _ in data.speech), config.augment
+        key = json.dumps(data.provenance()), config.augment, config.features
         if key not in sources:
             sources.clear()  # the accelerator need not hold two
             sources[key] = make_source(data, labels, config)
@@ -224,6 +277,60 @@ class Development:
         return row
 
 
+class LeftOut:
+    """What single sources are measured by, when a training does without them.
+
+    Args:
+        files: All decoded files.
+        names: Sources, or folders of them, as in a plan.
+        labels: The classes.
+    """
+
+    def __init__(
+        self, files: dict[str, tuple[str, Any]], names: list[str], labels: tuple[str, ...]
+    ) -> None:
+        from speech.audio import to_float
+        from speech.features import FeatureConfig, mfcc
+
+        self.groups = {}
+        for name in names:
+            source = name.partition("/")[0]
+            paths = sorted(p for p in files if p.startswith(prefixes(name)))
+            paths = paths[:: max(1, len(paths) // 3000)]
+            if SOURCES[source][0] == "words":
+                words = [p.split("/")[1] for p in paths]
+                clips = np.stack([fit(files[p][1]) for p in paths])
+            else:
+                waves = [files[p][1] for p in paths]
+                clips = np.stack(
+                    [
+                        w[s : s + N_SAMPLES]
+                        for w in waves
+                        for s in range(0, len(w) - N_SAMPLES, 8000)
+                    ]
+                )
+                words = [""] * len(clips)
+            truth = np.array([labels.index(w) if w in labels else -1 for w in words])
+            self.groups[name] = mfcc(to_float(clips), FeatureConfig()), truth
+        self.n_commands = len(labels) - 2
+
+    def measure(self, model: Any) -> dict[str, dict[str, int]]:
+        """For each source: clips, and the shares of commands right and of others not called one."""
+        from speech.training.trainer import predict_logits
+
+        rows = {}
+        for name, (features, truth) in self.groups.items():
+            answers = predict_logits(model, features, 2048).argmax(axis=1)
+            known = truth >= 0
+            rows[name] = {
+                "commands": int(known.sum()),
+                "commands_right": int(np.sum(answers[known] == truth[known])),
+                "others": int((~known).sum()),
+                "others_kept": int(np.sum(answers[~known] >= self.n_commands)),
+            }
+        return rows
+
+
 def recipe(training: dict[str, Any], speed: float | None) -> Any:
     """The config of a training; as many epochs as fit into its seconds at this speed."""
     from speech.training.config import TrainConfig
@@ -266,7 +373,11 @@ class Reporter:
 
 
 def one_training(
-    training: dict[str, Any], speed: float | None, files: Any, development: Any, out: Path
+    training: dict[str, Any],
+    speed: float | None,
+    files: Any,
+    measured: tuple[Development, LeftOut],
+    out: Path,
 ) -> None:
     """Train, measure on what never trained, and pack the folder of the run."""
     from speech.data.datasets import parse_labels
@@ -274,7 +385,7 @@ def one_training(
     from speech.training import trainer
 
     folder = out / training["name"]
-    data = training_data(files, tuple(training.get("leave_out", ())))
+    data = training_data(files, training.get("leave_out", ""))
     wanted = [out / name / "model.keras" for name in training.get("teachers", ())]
     teachers = [load_model(path) for path in wanted if path.exists()]
     reporter = Reporter(folder)
@@ -282,16 +393,18 @@ def one_training(
     model = trainer.train(
         data, labels, recipe(training, speed), folder, teachers=teachers, report=reporter
     )
-    row = development.measure(model)
+    development, left_out = measured
+    row: dict[str, Any] = dict(development.measure(model))
     best = max(r["val_accuracy"] for r in reporter.rows)
     print(
         f"{training['name']}: {len(reporter.rows)} epochs, {time.time() - reporter.begun:.0f} s, "
         f"best {best:.4f}, last {reporter.rows[-1]['val_accuracy']:.4f} {json.dumps(row)}",
         flush=True,
     )
+    row |= {"left_out": training.get("leave_out", ""), "sources": left_out.measure(model)}
     (folder / "development.json").write_text(json.dumps(row))
     (folder / "checkpoint.npz").unlink(missing_ok=True)
-    if "OUT" in os.environ:
+    if "OUT" in os.environ and training.get("keep", True):
         with tarfile.open(Path(os.environ["OUT"]) / f"{folder.name}.tar", "w") as tar:
             tar.add(folder, folder.name)
 
@@ -307,14 +420,16 @@ def run(plan: Path, decoded: Path, out: Path) -> None:
     settings = json.loads(plan.read_text())
     files = load_decoded(decoded, settings["parts"])
     labels = parse_labels("commands-8")
-    development = Development(files, labels.labels)
+    trainings = settings["trainings"]
+    names = settings.get("measure", [])
+    measured = Development(files, labels.labels), LeftOut(files, names, labels.labels)
     print(
         f"{time.time() - started:.0f} s: {len(files)} files; {keras.backend.backend()}", flush=True
     )
     speed = settings.get("clips_per_second")
-    for training in settings["trainings"]:
+    for training in trainings:
         try:
-            one_training(training, speed, files, development, out)
+            one_training(training, speed, files, measured, out)
         except Exception:  # the next training may still work
             traceback.print_exc()
             print(f"{training['name']} FAILED", flush=True)
@@ -323,5 +438,5 @@ def run(plan: Path, decoded: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
-    commands: dict[str, Callable[..., None]] = {"decode": decode, "run": run}
+    commands: dict[str, Callable[..., None]] = {"pack": pack, "decode": decode, "run": run}
     commands[command](*map(Path, arguments))
