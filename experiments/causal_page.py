@@ -124,15 +124,11 @@ def working_memory(graph: bytes) -> int:
         for tensor in operator.outputs:
             first[tensor] = last[tensor] = number
     last |= dict.fromkeys(subgraph.outputs, len(subgraph.operators))
-    sizes = {
-        tensor: math.prod(subgraph.tensors[tensor].shape)
-        * BYTES.get(subgraph.tensors[tensor].type, 4)
-        for tensor in first
-    }
-    return max(
-        sum(size for tensor, size in sizes.items() if first[tensor] <= number <= last[tensor])
-        for number in range(len(subgraph.operators))
-    )
+    most = 0
+    for number in range(len(subgraph.operators)):
+        live = [subgraph.tensors[i] for i in first if first[i] <= number <= last[i]]
+        most = max(most, sum(math.prod(map(int, t.shape)) * BYTES.get(t.type, 4) for t in live))
+    return most
 
 
 def found(folders: list[Path]) -> str:

@@ -93,6 +93,15 @@ def test_litert_answers_as_keras_does(architecture, tmp_path):
     assert_the_same(made, model, 1e-2)
 
 
+@pytest.mark.parametrize("name", ["model.tflite", "model-float16.tflite", "model-int8.tflite"])
+def test_the_fft_of_litert_gives_the_mfcc_of_librosa(name, tmp_path):
+    features = FeatureConfig(window_seconds=0.032, n_mels=42, n_mfcc=20, fmin=0.0, fmax=8_000.0)
+    model = exports.model(features=features)
+    made = open_model(exports.write_described(model, tmp_path / name))
+    x = clips(features)
+    np.testing.assert_allclose(made.mfcc(x), mfcc(x, features), atol=1e-2, rtol=0)
+
+
 @pytest.mark.parametrize(
     "kind", ["onnx-int8", *(pytest.param(k, marks=pytest.mark.slow) for k in FORMATS if "-" in k)]
 )
