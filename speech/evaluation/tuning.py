@@ -34,7 +34,7 @@ REFRACTORY_SECONDS = 0.3  # shorter than a word and its pause; see docs/evaluati
 _SMOOTHING_STEPS, _MIN_COUNTS = (2, 3, 4, 5), (2, 3, 4)
 # A causal model answers more often than every tenth of a second, and has seen all before.
 _FINE_STEP_SECONDS = 0.08
-_FINE_SMOOTHING_STEPS, _FINE_MIN_COUNTS = (1, 2, 4, 7, 10), (2, 3, 6)
+_FINE_SMOOTHING_STEPS, _FINE_MIN_COUNTS = (1, 2, 4, 6, 10), (2, 3, 6, 8)
 _LOGITS = np.arange(-2.0, 9.01, 0.25)
 _SHIFTS = tuple(-3 + 0.25 * i for i in range(49))
 _FAST_WEIGHT = 0.25  # of a stream of words said fast, beside one of words with pauses
