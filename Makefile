@@ -24,9 +24,9 @@ find_root = if [ '$(SYSTEM_PACKAGES)' != yes ]; then :; elif [ "$$(id -u)" = 0 ]
 apt_install = DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 install -y --no-install-recommends
 
 # What some tests want of the machine. Homebrew: sounddevice brings its own PortAudio there.
-DEBIAN_PACKAGES := libportaudio2 libasound2-plugins pulseaudio pulseaudio-utils chromium espeak-ng ffmpeg
+DEBIAN_PACKAGES := libportaudio2 libasound2-plugins pulseaudio pulseaudio-utils chromium espeak-ng ffmpeg gcc libc6-dev
 BREW_FORMULAE := espeak-ng ffmpeg
-PROGRAMS := pulseaudio chromium espeak-ng ffmpeg
+PROGRAMS := pulseaudio chromium espeak-ng ffmpeg cc
 
 .NOTPARALLEL:
 .PHONY: help app test campaign lint docs wheel constraints system clean
@@ -136,6 +136,7 @@ system:
 			chromium) tests='tests in a browser' ;; \
 			espeak-ng) tests='tests with words that espeak-ng speaks' ;; \
 			ffmpeg) tests='tests with files that ffmpeg makes' ;; \
+			cc|gcc|libc6-dev) tests='the test of the example in C' ;; \
 			*) tests='tests with a sound card' ;; \
 		esac; \
 		echo "Not installed: $$p. Skipped without it: $$tests."; \
