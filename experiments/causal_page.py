@@ -85,9 +85,11 @@ def _sizes(folders: list[Path]) -> Iterator[tuple[str, str, str, str, str]]:
         model: Recognizer = load(folder)
         architecture = Architecture.from_dict(model.provenance["train"]["architecture"])
         work = multiplications(architecture, model.features, len(model.labels))
+        accuracy = json.loads(ModelFolder(folder).metrics.read_text("utf-8"))["accuracy"]
         amounts = {
             "Parameters": f"{model.provenance['parameters']:,}",
             "Multiplications a second, live, millions": f"{work:.1f}",
+            "Single clips of the validation speakers right": f"{accuracy:.1%}",
             "Size of model.onnx, MB": f"{ModelFolder(folder).onnx.stat().st_size / 1e6:.2f}",
         }
         if model.causality is not None:
