@@ -124,6 +124,7 @@ def tune(
         EvidenceError: No trial has trained to its end.
         ClusterError: As ``cluster``; or Optuna is not installed.
     """
+    _check_optuna()
     data = search.read(search.config)
     evaluation_set(data.recordings, search.labels)  # refuses a corpus that cannot choose
     identity = search.identity(data)
@@ -164,16 +165,10 @@ def open_study(search: Search, identity: dict[str, Any]) -> "optuna.Study":
 
     Raises:
         ModelError: The study is that of another search.
-        ClusterError: Optuna is not installed.
     """
-    try:
-        import optuna
-        from optuna.storages.journal import JournalFileBackend
-    except ImportError as error:
-        raise ClusterError(
-            f"expected Optuna to be installed for this, got none ({error}); install it with: "
-            f"{install_command('cluster')}"
-        ) from error
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = search.folder / "search.json"
     if path.exists():
@@ -208,6 +203,16 @@ def open_study(search: Search, identity: dict[str, Any]) -> "optuna.Study":
     if begin is not None and not n_trials:
         study.enqueue_trial(begin, user_attrs={"recipe": True})
     return study
+
+
+def _check_optuna() -> None:
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise ClusterError(
+            f"expected Optuna to be installed for this, got none ({error}); install it with: "
+            f"{install_command('cluster')}"
+        ) from error
 
 
 def _run(

@@ -4,9 +4,10 @@ import csv
 import dataclasses
 import functools
 import json
+import os
 import signal
-import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
+from speech.cli.main import app
 from speech.cluster import trials, tune
+from speech.cluster.engine import ClusterError
 from speech.cluster.tune import Outcome, Search
 from speech.errors import CorpusError, EvidenceError, ModelError
 from speech.formats.folder import ModelFolder
@@ -23,6 +27,7 @@ from speech.training.config import TrainConfig
 from speech.training.recipes import read_recipe
 from speech.training.space import Parameter, Space
 from tests import tiny
+from tests.cluster.jobs import read_tiny
 from tests.conftest import PROJECT
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -40,10 +45,6 @@ def searching(folder: Path, /, **changes: Any) -> Search:
     read = functools.partial(read_tiny, folder)
     search = Search(read, tiny.LABELS, config, config, SPACE, folder / "search")
     return dataclasses.replace(search, **changes)
-
-
-def read_tiny(folder: Path, config: TrainConfig) -> Any:
-    return tiny.data(folder)
 
 
 class HereAndNow:
@@ -226,50 +227,65 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path, at_once, 
     assert len(at_once) == 2, "what was done before stays"
 
 
-def command(folder: Path, corpus: Path, *more: str) -> list[str]:
-    (folder / "small.toml").write_text(
-        'labels = "yes,no"\n[train]\nepochs = 4\nepoch_clips = 32\nbatch_size = 16\n'
-        "n_backgrounds = 4\n[train.architecture]\nconv_filters = [4]\nlstm_layers = 1\n"
-        "lstm_units = 4\n"
-    )
-    (folder / "space.toml").write_text("[learning_rate]\nlow = 1e-3\nhigh = 1e-2\nlog = true\n")
-    given = ["tune", str(folder / "small.toml"), "--space", str(folder / "space.toml")]
-    given += ["--data", str(corpus), "--out", str(folder / "out"), *more]
-    return [sys.executable, "-m", "speech", *given]
+@pytest.fixture
+def one_core(monkeypatch) -> dict[str, Any]:
+    """What Ray is told of the cluster that a test starts; its processes find the tests."""
+    pytest.importorskip("ray", reason="the extra cluster is not installed")
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    return {"num_cpus": 1, "object_store_memory": 80_000_000}
 
 
 @pytest.mark.slow
-def test_a_search_on_ray_that_is_stopped_by_ctrl_c_goes_on_with_the_same_command(
-    tmp_path, tiny_corpus
-):
-    pytest.importorskip("ray", reason="the extra cluster is not installed")
-    line = command(tmp_path, tiny_corpus, "--trials", "2")
-    history = ModelFolder(tmp_path / "out" / "trials" / "0000").history
-    first = subprocess.Popen(line, cwd=PROJECT, stderr=subprocess.PIPE, text=True)
-    while not history.exists() and first.poll() is None:
-        time.sleep(0.1)
-    first.send_signal(signal.SIGINT)
-    _, told = first.communicate()
-    assert first.returncode == 130, told
-    assert "give the same command again" in told.splitlines()[-1]
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::FutureWarning:ray")
+def test_a_trial_on_ray_that_ctrl_c_has_stopped_goes_on_at_the_next_epoch(tmp_path, one_core):
+    search = searching(tmp_path, config=tiny.config(epochs=4))
+    history = ModelFolder(search.run(0)).history
+
+    def press() -> None:
+        while not history.exists():
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    keys = threading.Thread(target=press, daemon=True)
+    keys.start()
+    with pytest.raises(KeyboardInterrupt):
+        tune.tune(search, 1, "local", **one_core)
+    keys.join()
     before = json.loads(history.read_text())
-    second = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True)
-    assert second.returncode == 0, second.stderr
-    assert json.loads(history.read_text())[: len(before)] == before, "no epoch was done twice"
-    with (tmp_path / "out" / trials.TABLE).open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["state"] for row in rows] == ["whole", "whole"]
-    read_recipe(str(tmp_path / "out" / trials.RECIPE))
-    assert (tmp_path / "out" / "history.png").exists()
+    study = tune.tune(search, 1, "local", **one_core)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"]
+    rows = json.loads(history.read_text())
+    assert len(rows) == 4
+    assert rows[: len(before)] == before, "no epoch was done twice"
+    assert study.best_value == max(row["val_accuracy"] for row in rows)
+    assert sorted(study.trials[0].intermediate_values) == [1, 2, 3, 4]
 
 
-def test_without_optuna_the_command_names_the_package_and_how_to_get_it(tmp_path, tiny_corpus):
-    program = "import sys; sys.modules['optuna'] = None; from speech.cli.main import main; main()"
-    line = command(tmp_path, tiny_corpus)
-    done = subprocess.run(
-        [sys.executable, "-c", program, *line[3:]], capture_output=True, text=True, cwd=PROJECT
-    )
-    assert done.returncode == 9
-    [told] = done.stderr.splitlines()
-    assert "expected Optuna" in told
-    assert "cluster" in told
+def test_without_optuna_the_error_names_the_package_and_how_to_get_it(
+    tmp_path, monkeypatch, refused
+):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    message = refused(ClusterError, lambda: tune.tune(searching(tmp_path), 1, "local"))
+    assert "expected Optuna" in message
+    assert "cluster" in message
+    assert ClusterError.exit_code == 9
+
+
+def test_the_command_says_what_it_tried_and_how_to_use_the_best(
+    tmp_path, tiny_corpus, at_once, capsys
+):
+    space = tmp_path / "space.toml"
+    space.write_text("[architecture.lstm_units]\nlow = 64\nhigh = 128\nstep = 32\n")
+    given = ["commands-8-quick", "--labels", "yes,no", "--epochs", "2", "--trials", "3"]
+    given += ["--space", str(space), "--data", str(tiny_corpus), "--out", str(tmp_path / "out")]
+    app(["tune", *given], standalone_mode=False)
+    told = capsys.readouterr()
+    first = told.err.splitlines()[0]
+    assert first.split() == ["trial", "0", "validation", "1.2800", "best", "1.2800", "(trial", "0)"]
+    assert len(told.err.splitlines()) == 3
+    line = told.out.splitlines()[-1]
+    assert line == f"Next: speech train --recipe {tmp_path / 'out' / 'recipe.toml'}"
+    labels, config = read_recipe(line.rpartition(" ")[2])
+    assert (labels, config) == ("yes,no", read_recipe("commands-8-quick")[1])
+    with pytest.raises(typer.BadParameter, match="median, hyperband, none"):
+        app(["tune", *given, "--pruner", "all"], standalone_mode=False)
