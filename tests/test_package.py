@@ -113,7 +113,8 @@ def test_the_wheel_holds_one_module_the_model_and_what_the_page_sends(wheel):
         ["git", "ls-files", "speech"], cwd=PROJECT, capture_output=True, text=True, check=False
     ).stdout.split()
     assert set(tracked) <= set(names)
-    assert {"speech/py.typed", "speech/_datasets/recipes/commands-8.toml"} <= set(names)
+    recipes = {"commands-8.toml", "spaces/default.toml"}
+    assert {"speech/py.typed", *(f"speech/_datasets/recipes/{r}" for r in recipes)} <= set(names)
     models = [name for name in names if name.startswith("speech/_models/")]
     assert sorted(models) == [
         "speech/_models/commands-8-stream/README.md",

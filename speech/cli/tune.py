@@ -75,7 +75,7 @@ def tune(
     """Search for a better recipe by many short trainings; validation clips choose."""
     share_cores()
     from speech.cluster import trials
-    from speech.cluster.tune import PRUNERS, Search
+    from speech.cluster.tune import PRUNERS, Search, kept_in
     from speech.cluster.tune import tune as run_search
     from speech.data.datasets import parse_labels
     from speech.training.recipes import read_sources
@@ -105,7 +105,7 @@ def tune(
         trials.write(study, wanted, labels)
         _tell(study, number)
 
-    with stoppable(wanted.folder):
+    with stoppable(wanted.folder), kept_in(wanted.folder):
         study = run_search(wanted, search.trials, search.ray, workers=search.workers, report=report)
         trials.draw(study, wanted.folder)
         trials.write(study, wanted, labels)

@@ -106,10 +106,10 @@ def draw(study: "optuna.Study", folder: Path) -> None:
             "parallel": lambda: pictures.plot_parallel_coordinate(study, target_name="accuracy"),
         }
         values = {trial.value for trial in study.get_trials(deepcopy=False) if _is_whole(trial)}
-        with _style():
-            for name, make in wanted.items():
-                if values and (name != "importance" or len(values) > 1):
-                    _save(make().figure, folder / f"{name}.png")
+        for name, make in wanted.items():
+            if values and (name != "importance" or len(values) > 1):
+                with _style(2 + len(study.best_params)):
+                    _save(make(), folder / f"{name}.png")
 
 
 def _is_whole(trial: "optuna.trial.FrozenTrial") -> bool:
@@ -117,19 +117,23 @@ def _is_whole(trial: "optuna.trial.FrozenTrial") -> bool:
 
 
 @contextlib.contextmanager
-def _style() -> Iterator[None]:
-    """Optuna changes matplotlib's style for the whole process; outside, it stays as it was."""
+def _style(columns: int) -> Iterator[None]:
+    """Room for so many columns; what Optuna changes in matplotlib's style is as before outside."""
     import matplotlib as mpl
 
-    with mpl.rc_context({"figure.figsize": (12.0, 6.0)}):
+    size = max(12.0, 1.5 * columns), 6.0
+    with mpl.rc_context({"figure.figsize": size}):
         yield
 
 
-def _save(figure: Any, path: Path) -> None:
+def _save(axes: Any, path: Path) -> None:
     from matplotlib import pyplot as plt
 
+    for label in axes.get_xticklabels():
+        if label.get_rotation():  # a name goes on from its column, not across it
+            label.set_horizontalalignment("left")
     try:
         with replacing(path) as part:
-            figure.savefig(part, dpi=100, bbox_inches="tight")
+            axes.figure.savefig(part, dpi=100, bbox_inches="tight")
     finally:
-        plt.close(figure)
+        plt.close(axes.figure)

@@ -129,9 +129,9 @@ def tune(
     evaluation_set(data.recordings, search.labels)  # refuses a corpus that cannot choose
     identity = search.identity(data)
     del data  # the trials read it by themselves
-    with _kept_in(search.folder):
+    with kept_in(search.folder):
         study = open_study(search, identity)
-    with cluster(address, **local) as ray, _kept_in(search.folder):
+    with cluster(address, **local) as ray, kept_in(search.folder):
         _run(ray, study, search, trials, workers, report)
     ended = study.get_trials(deepcopy=False)
     if not any(trial.state.name == "COMPLETE" for trial in ended):
@@ -144,7 +144,7 @@ def tune(
 
 
 @contextlib.contextmanager
-def _kept_in(folder: Path) -> Iterator[None]:
+def kept_in(folder: Path) -> Iterator[None]:
     """Turn what the disk refuses, here or on a worker, into one line."""
     try:
         yield
