@@ -11,8 +11,8 @@ from speech.errors import ModelError
 from speech.installation import resources
 from speech.training.config import TrainConfig
 
-# A trial with more of these would only be better for having been longer, or another measurement.
-_FIXED = ("seed", "epochs", "epoch_clips", "parts", "patience", "held_out_words")
+# Trials that differ in these are longer, or measured otherwise, or (teachers: none) do not differ.
+_FIXED = ("seed", "epochs", "epoch_clips", "parts", "patience", "held_out_words", "teacher_share")
 _KEYS = {"low", "high", "step", "log", "choices"}
 
 

@@ -18,6 +18,7 @@ import pytest
 import typer
 
 from speech.cli.main import app
+from speech.cli.train import stoppable
 from speech.cluster import trials, tune
 from speech.cluster.engine import ClusterError
 from speech.cluster.tune import Outcome, Search
@@ -237,18 +238,18 @@ def one_core(monkeypatch) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::FutureWarning:ray")
-def test_a_trial_on_ray_that_ctrl_c_has_stopped_goes_on_at_the_next_epoch(tmp_path, one_core):
+def test_a_trial_on_ray_that_a_signal_has_stopped_goes_on_at_the_next_epoch(tmp_path, one_core):
     search = searching(tmp_path, config=tiny.config(epochs=4))
     history = ModelFolder(search.run(0)).history
 
     def press() -> None:
         while not history.exists():
             time.sleep(0.1)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)  # as Ctrl-C, but Ray would take it
 
     keys = threading.Thread(target=press, daemon=True)
     keys.start()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(typer.Exit), stoppable(search.folder):
         tune.tune(search, 1, "local", **one_core)
     keys.join()
     before = json.loads(history.read_text())
