@@ -10,10 +10,17 @@ short trainings those of ``gpu_results/students.json``.
 import argparse
 import json
 import math
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import soundfile
 
 from speech.architecture import KERNEL, Architecture
 from speech.environment import command_line
@@ -26,6 +33,8 @@ from speech.installation import find_model
 from speech.recognizer import Recognizer, load
 
 PAGE = Path(__file__).parents[1] / "docs" / "causal.md"
+EXAMPLE = Path(__file__).parents[1] / "examples" / "c" / "stream.c"
+C_SECONDS = 600
 TRIED = Path(__file__).parent / "gpu_results" / "students.json"
 SHORT = {
     "look-ahead of 40 ms": "ahead-40",
@@ -72,8 +81,45 @@ def costs(folders: list[Path], rounds: int) -> str:
             bench.collect(rows, baselines=names[:1])
         )
     ]
-    cells += list(_sizes(folders))
+    cells += [*in_c(folders, rounds), *_sizes(folders)]
     return table(("", "model", "median", "spread", "better"), cells, align="llrrr")
+
+
+def in_c(folders: list[Path], rounds: int) -> Iterator[tuple[str, str, str, str, str]]:
+    """What a stream costs where `examples/c` runs it, a LiteRT file of each causal model."""
+    import ai_edge_litert
+
+    library = ai_edge_litert.__path__[0]
+    with tempfile.TemporaryDirectory() as name:
+        program, recording = Path(name, "stream"), Path(name, "sound.wav")
+        linked = ["-O2", f"-L{library}", "-lLiteRt", f"-Wl,-rpath,{library}"]
+        subprocess.run(["cc", "-std=c11", EXAMPLE, "-o", program, *linked], check=True)
+        soundfile.write(recording, bench.synthetic_audio(C_SECONDS, 16_000), 16_000, "PCM_16")
+        for folder in folders:
+            files = sorted(folder.glob("*.tflite"))
+            if not files and load(folder).causality is not None:
+                made = [sys.executable, "-m", "speech", "export", str(folder), "--to", "tflite"]
+                subprocess.run([*made, "--out", name], check=True, capture_output=True)
+                files = [Path(name, "model.tflite")]
+            for file in files:
+                spent = [_processor_seconds([program, file, recording]) for _ in range(rounds)]
+                low, *_, high = sorted(100 * seconds / C_SECONDS for seconds in spent)
+                middle = statistics.median(100 * seconds / C_SECONDS for seconds in spent)
+                spread = f"{low:.3f} to {high:.3f}"
+                yield (
+                    f"Live in C, {file.name}, % of a core",
+                    folder.name,
+                    f"{middle:.3f}",
+                    spread,
+                    "",
+                )
+
+
+def _processor_seconds(command: list[Path]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def _measured(file: Path) -> list[tuple[bench.Metric, float]]:
