@@ -82,7 +82,7 @@ def write_recordings(folder: Path, minutes: float) -> None:
 def measure(minutes: float, rounds: int) -> dict[str, list[float]]:
     """Seconds of each kind of scan, a value a round."""
     taken: dict[str, list[float]] = {"plain": [], "one": [], "joined": [], "two": []}
-    kinds = ((1, "one", "local"), (1, "joined", f"127.0.0.1:{PORT}"), (2, "two", "local"))
+    kinds = ((1, "one", "local"), (1, "joined", "auto"), (2, "two", "local"))
     with tempfile.TemporaryDirectory() as name, running_cluster():
         folder = Path(name)
         sounds = folder / "sounds"
