@@ -71,8 +71,8 @@ def _connect(ray: Any, address: str, local: dict[str, Any]) -> None:
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"{address}: expected a Ray cluster of this version that can be reached, got "
-            f"{_line(error)!r}; start one with: ray start --head; one that listens and does not let "
-            "you in wants its token: RAY_AUTH_MODE=token, and its ~/.ray/auth_token here",
+            f"{_line(error)!r}; start one with: ray start --head; one that listens but lets nobody "
+            "in wants its token: RAY_AUTH_MODE=token, and its ~/.ray/auth_token here",
             parameter="ray",
         ) from error
 
