@@ -53,14 +53,13 @@ def page() -> None:
         if not name:
             continue
         shown = name if "," not in name else f"{name.partition('/')[0]}, digits"
-        clips = with_all[name]["commands"] + with_all[name]["others"]
         for kind, right, meaning in (
             ("commands", "commands_right", "commands right"),
             ("others", "others_kept", "not called a command"),
         ):
             cells = [share(one["sources"][name], kind, right) for one in (runs["all-1"], run)]
             if cells[0]:
-                rows.append((shown, meaning, f"{clips:,}", *cells))
+                rows.append((shown, meaning, f"{with_all[name][kind]:,}", *cells))
     head = ("Source", "Measured", "Clips", "Trained with it", "Trained without it")
     before, _, rest = PAGE.read_text("utf-8").partition(START)
     _, _, after = rest.partition(END)
