@@ -277,6 +277,14 @@ class Development:
         return row
 
 
+def bring_home(folder: Path) -> None:
+    """Pack the folder of a run, without its checkpoint, where a call returns it."""
+    (folder / "checkpoint.npz").unlink(missing_ok=True)
+    if "OUT" in os.environ:
+        with tarfile.open(Path(os.environ["OUT"]) / f"{folder.name}.tar", "w") as tar:
+            tar.add(folder, folder.name)
+
+
 class LeftOut:
     """What single sources are measured by, when a training does without them.
 
@@ -365,7 +373,7 @@ class Reporter:
         if len(self.rows) <= 2 or len(self.rows) % 5 == 0:
             print(
                 f"  {time.time() - self.begun:.0f} s epoch {row['epoch']} loss {row['loss']:.3f} "
-                f"acc {row['accuracy']:.4f} val {row['val_accuracy']:.4f} "
+                f"acc {row['accuracy']:.4f} val {row['val_loss']:.4f} {row['val_accuracy']:.4f} "
                 f"{row['clips_per_second']:.0f}/s waiting {row['waiting']:.2f} "
                 f"grad {row['gradient_norm_max']:.1f}",
                 flush=True,
@@ -403,10 +411,8 @@ def one_training(
     )
     row |= {"left_out": training.get("leave_out", ""), "sources": left_out.measure(model)}
     (folder / "development.json").write_text(json.dumps(row))
-    (folder / "checkpoint.npz").unlink(missing_ok=True)
-    if "OUT" in os.environ and training.get("keep", True):
-        with tarfile.open(Path(os.environ["OUT"]) / f"{folder.name}.tar", "w") as tar:
-            tar.add(folder, folder.name)
+    if training.get("keep", True):
+        bring_home(folder)
 
 
 def run(plan: Path, decoded: Path, out: Path) -> None:

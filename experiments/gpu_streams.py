@@ -12,9 +12,7 @@ once, for a look-ahead of nothing; another look-ahead moves their targets by who
 import copy
 import json
 import multiprocessing
-import os
 import sys
-import tarfile
 import time
 import traceback
 from collections.abc import Callable
@@ -23,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gpu_session import load_decoded, training_data
+from gpu_session import Reporter, bring_home, load_decoded, training_data
 
 RECIPE = "commands-8-stream"
 SEGMENT_SECONDS, STEP_SECONDS, TASK_HOURS = 10, 0.04, 0.2
@@ -154,32 +152,17 @@ def share_between_students(streams: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-class Clock:
-    """Prints some of the epochs, keeps the best weights where a cut call returns them."""
+class Clock(Reporter):
+    """A reporter that stops a training which would outlast its time."""
 
     def __init__(self, folder: Path, deadline: float) -> None:
-        self.folder, self.deadline = folder, deadline
-        self.begun = self.saved = time.time()
-        self.rows: list[Any] = []
+        super().__init__(folder)
+        self.deadline = deadline
 
     def __call__(self, row: Any) -> None:
         """Take a row of the history."""
-        if "val_accuracy" not in row:
-            return
-        self.rows.append(row)
-        if "OUT" in os.environ and time.time() - self.saved > 60:
-            self.saved = time.time()
-            with np.load(self.folder / "checkpoint.npz") as state:
-                best = {k: state[k] for k in state.files if k.startswith("best")}
-            np.savez(Path(os.environ["OUT"]) / "best-stream.npz", **best)
-        if len(self.rows) <= 2 or len(self.rows) % 8 == 0:
-            print(
-                f"  {time.time() - self.begun:.0f} s epoch {row['epoch']} loss {row['loss']:.4f} "
-                f"acc {row['accuracy']:.4f} val {row['val_loss']:.4f} {row['val_accuracy']:.4f} "
-                f"{row['clips_per_second']:.0f}/s waiting {row['waiting']:.2f}",
-                flush=True,
-            )
-        if time.time() > self.deadline:
+        super().__call__(row)
+        if "val_accuracy" in row and time.time() > self.deadline:
             raise TimeoutError(f"stopped in epoch {row['epoch']}")
 
 
@@ -231,10 +214,7 @@ def one_student(
         f"last {clock.rows[-1]['val_loss']:.4f}",
         flush=True,
     )
-    (folder / "checkpoint.npz").unlink(missing_ok=True)
-    if "OUT" in os.environ:
-        with tarfile.open(Path(os.environ["OUT"]) / f"{folder.name}.tar", "w") as tar:
-            tar.add(folder, folder.name)
+    bring_home(folder)
 
 
 def run(plan: Path, decoded: Path, out: Path) -> None:
