@@ -78,13 +78,14 @@ class StreamSource:
         self._cepstra = compiled(self._augmenter.cepstra)
         self._silence = silence_target(labels) if SILENCE in labels else None
         self.fill = np.zeros(config.features.n_mfcc, np.float32)
-        self._accelerated = _accelerated_mfcc(self._features) if has_accelerator() else None
+        self._mfcc = _accelerated_mfcc(self._features) if has_accelerator() else None
         self._hold(streams)
 
     def _hold(self, streams: Streams) -> None:
-        self._streams, self._waveforms_of = streams, streams.waveforms
-        if self._accelerated is not None:
-            self._waveforms_of = keras.ops.convert_to_tensor(streams.waveforms)
+        self._streams = streams
+        self._samples: Tensor = streams.waveforms
+        if self._mfcc is not None:
+            self._samples = keras.ops.convert_to_tensor(streams.waveforms)
 
     def like(self, streams: Streams) -> "StreamSource":
         """The same rooms and microphones for other streams."""
@@ -117,11 +118,13 @@ class StreamSource:
             silent[rng.random(len(rows)) < self.config.silence_share] = 1
             targets[silent > 0] = self._silence
         tables, spans = self._augmenter.tables, self._streams.spans[rows]
-        clips: Tensor = self._waveforms_of[rows]
-        waveforms, stretch = self._waveforms(tables, clips, spans, silent, seeds[0])
-        if self._accelerated is not None:
-            features = self._accelerated(waveforms)
+        if self._mfcc is not None:
+            clips = keras.ops.take(self._samples, rows, axis=0)
+            waveforms, stretch = self._waveforms(tables, clips, spans, silent, seeds[0])
+            features = self._mfcc(waveforms)
         else:
+            clips = self._samples[rows]
+            waveforms, stretch = self._waveforms(tables, clips, spans, silent, seeds[0])
             features = stream_mfcc(keras.ops.convert_to_numpy(waveforms), self._features)
         features = self._cepstra(tables, features, stretch, self.fill, seeds[1])
         return Batch(features, targets, np.full(len(rows), -1, np.int32))

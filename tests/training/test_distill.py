@@ -1,6 +1,7 @@
 """A causal student learns from streams what its teacher says of clips, without its mistakes."""
 
 import dataclasses
+import json
 
 import keras
 import numpy as np
@@ -158,6 +159,21 @@ def test_streams_on_an_accelerator_have_the_frames_of_librosa():
     sound = np.random.default_rng(0).normal(0, 0.1, (2, 2 * RATE)).astype(np.float32)
     frames = keras.ops.convert_to_numpy(_accelerated_mfcc(features)(sound))
     np.testing.assert_allclose(frames, stream_mfcc(sound, features), atol=2e-3)
+
+
+def test_an_accelerator_trains_on_the_same_batches(data, teacher, tmp_path, monkeypatch):
+    config = tiny.config(
+        epochs=1, epoch_clips=8, batch_size=4, architecture=STUDENT, word_loss=0.0,
+        label_smoothing=0.0, n_backgrounds=8,
+    )  # fmt: skip
+    plan = StreamPlan(hours=0.01, segment_seconds=4)
+    losses = []
+    for number, accelerated in enumerate((False, True)):
+        monkeypatch.setattr(distillation, "has_accelerator", accelerated.__bool__)
+        distill(data, teacher, config, plan, tmp_path / str(number))
+        (row,) = json.loads((tmp_path / str(number) / "history.json").read_text())
+        losses.append(row["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 def test_of_commands_said_close_together_the_last_one_counts(teacher):
