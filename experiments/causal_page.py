@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ from speech.files import write_text
 from speech.formats.folder import ModelFolder
 from speech.installation import find_model
 from speech.recognizer import Recognizer, load
+from speech.stream import StreamDecoder
 
 PAGE = Path(__file__).parents[1] / "docs" / "causal.md"
 EXAMPLE = Path(__file__).parents[1] / "examples" / "c" / "stream.c"
@@ -81,7 +83,7 @@ def costs(folders: list[Path], rounds: int) -> str:
             bench.collect(rows, baselines=names[:1])
         )
     ]
-    cells += [*in_c(folders, rounds), *_sizes(folders)]
+    cells += [*in_pieces(folders, rounds), *in_c(folders, rounds), *_sizes(folders)]
     return table(("", "model", "median", "spread", "better"), cells, align="llrrr")
 
 
@@ -113,6 +115,27 @@ def in_c(folders: list[Path], rounds: int) -> Iterator[tuple[str, str, str, str,
                     spread,
                     "",
                 )
+
+
+def in_pieces(folders: list[Path], rounds: int) -> Iterator[tuple[str, str, str, str, str]]:
+    """What a stream costs a causal model that is given several steps at a call."""
+    for folder in folders:
+        model: Recognizer = load(folder)
+        if model.step_seconds is None:
+            continue
+        sound = bench.synthetic_audio(60, model.features.sample_rate)
+        for steps in (3, 5):
+            size = round(steps * model.step_seconds * model.features.sample_rate)
+            spent = []
+            for _ in range(rounds):
+                decoder = StreamDecoder(model, batch_size=steps)
+                before = time.process_time()
+                for first in range(0, len(sound), size):
+                    decoder.push(sound[first : first + size])
+                spent.append(100 * (time.process_time() - before) / 60)
+            name = f"Live, in pieces of {steps * model.step_seconds:g} s, % of a core"
+            spread = f"{min(spent):.3f} to {max(spent):.3f}"
+            yield name, folder.name, f"{statistics.median(spent):.3f}", spread, ""
 
 
 def _processor_seconds(command: list[Path]) -> float:
