@@ -1,8 +1,10 @@
 """A corpus small enough to learn in seconds: each word is a tone of its own, in a little noise."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
+import soundfile
 
 from speech.architecture import ModelConfig
 from speech.data.corpus import Clip, Corpus, Split
@@ -50,6 +52,20 @@ def recordings(folder, n_train=24, n_validation=8, features=FEATURES, shuffled=F
 def data(folder, **changes) -> TrainingData:
     """The same corpus as the only source of a training."""
     return with_sources(recordings(folder, **changes), FEATURES)
+
+
+def write_corpus(root: Path) -> Path:
+    """The tones as a folder of WAV files, with speakers of all official splits."""
+    rng = np.random.default_rng(1)
+    for word in TONES:
+        (root / word).mkdir(parents=True)
+        for speaker in range(30):
+            name = f"{speaker:08x}_nohash_0.wav"
+            soundfile.write(root / word / name, tone(word, rng), FEATURES.sample_rate)
+    (root / "_background_noise_").mkdir()
+    hiss = rng.normal(0, 0.1, 80_000)
+    soundfile.write(root / "_background_noise_" / "hiss.wav", hiss, FEATURES.sample_rate)
+    return root
 
 
 def config(**changes) -> TrainConfig:

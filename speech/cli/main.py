@@ -14,6 +14,7 @@ import typer
 from speech.cli import (
     diagnose,
     distill,
+    evaluate,
     explain,
     listen,
     page,
@@ -40,7 +41,7 @@ app = typer.Typer(
 )
 for commands in (
     *(listen, page, wyoming, record, teach, train),
-    *(distill, tune, score, explain, diagnose),
+    *(distill, tune, evaluate, score, explain, diagnose),
 ):
     app.add_typer(commands.app)
 
@@ -49,7 +50,7 @@ _EXTRAS = {
     **dict.fromkeys(("matplotlib", "gradio"), "app"),
     **dict.fromkeys(("wyoming", "zeroconf"), "wyoming"),
     **dict.fromkeys(("keras", "librosa", "numba", "tensorflow", "threadpoolctl"), "train"),
-    **dict.fromkeys(("fsspec", "optuna", "pyarrow"), "cluster"),
+    **dict.fromkeys(("filelock", "fsspec", "optuna", "pyarrow"), "cluster"),
 }
 
 

@@ -97,6 +97,12 @@ MODEL_ARGUMENTS: dict[str, Any] = {
     "metavar": "MODEL",
 }
 Model = Annotated[Path, typer.Argument(**MODEL_ARGUMENTS)]
+Models = Annotated[
+    list[Path],
+    typer.Argument(
+        **MODEL_ARGUMENTS | {"help": "Names of bundled models, model folders or model files."}
+    ),
+]
 ModelOption = Annotated[Path, typer.Option("--model", **MODEL_ARGUMENTS)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]

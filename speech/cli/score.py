@@ -1,8 +1,9 @@
 """The commands that measure the live decoder and choose its thresholds."""
 
 import dataclasses
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +11,10 @@ import typer
 
 from speech.cli import options
 from speech.cli.console import console, progress, table, warn
+from speech.cli.evaluate import end, result_folders
 from speech.cli.options import DEFAULT_DATA, DEFAULT_MODEL, DecodingOptions, examples, grouped
 from speech.environment import command_line
+from speech.errors import SpeechError
 from speech.formats.folder import ModelFolder
 
 if TYPE_CHECKING:
@@ -22,57 +25,131 @@ if TYPE_CHECKING:
     from speech.recognizer import Recognizer
 
 app = typer.Typer()
+_FAST = "fast words"
 
 
-@app.command(epilog=examples("speech score --data my_words --negative-speech radio"))
+@dataclasses.dataclass(frozen=True)
+class StreamOptions:
+    """How the streams are built."""
+
+    snr: Annotated[
+        str, typer.Option(help="Conditions: clean, or signal-to-noise ratios in dB, with commas.")
+    ] = "clean,10"
+    seed: Annotated[int, typer.Option(min=0, help="Decides order, pauses and noise.")] = 0
+
+
+@app.command(
+    epilog=examples(
+        "speech score --data my_words --negative-speech radio",
+        "speech score saved_models/* --data /shared/words --ray auto",
+    )
+)
 @grouped
 def score(
     decoding: DecodingOptions,
-    model: options.Model = DEFAULT_MODEL,
+    streams: StreamOptions,
+    models: options.Models = [DEFAULT_MODEL],  # noqa: B006  # typer copies it
     data: options.Data = DEFAULT_DATA,
     speech: options.NegativeSpeech = None,
-    snr: Annotated[
-        str, typer.Option(help="Conditions: clean, or signal-to-noise ratios in dB, with commas.")
-    ] = "clean,10",
-    seed: Annotated[int, typer.Option(min=0, help="Decides order, pauses and noise.")] = 0,
     out: options.Out = None,
+    ray: options.Ray = "",
     as_json: options.AsJson = False,
 ) -> None:
     """Measure the live decoder: words found, fast words, false accepts per hour, latency."""
-    from speech.evaluation import scoring, stream_card
-    from speech.evaluation.fast_words import fast_word_streams
+    from speech.cluster.each import each
+    from speech.evaluation import stream_card
     from speech.recognizer import load
-    from speech.stream import chosen_for
 
-    plan = _plan(snr, seed)
-    recognizer = load(model)
-    folder = model if model.is_dir() else model.parent
-    _warn_of_speech(recognizer, speech or [], stream_card.read(ModelFolder(folder).tuning))
-    recordings, spoken = _read(recognizer, data, speech or [], decoding)
-    config = chosen_for(recognizer)
-    streams = _posteriors(recognizer, recordings, spoken, plan, "evaluation")
-    rate = recognizer.features.sample_rate
-    fast = fast_word_streams(recordings, recognizer.labels, rate, "evaluation", seed)
-    with progress("Scoring fast words") as on_progress:
-        fast_posteriors = scoring.compute_posteriors(
-            recognizer, fast, config.step_seconds, on_progress
-        )
-    measured = {
-        "evaluation": scoring.measure_streams(recognizer, streams, config),
-        "fast_words": scoring.measure_fast_words(recognizer, fast_posteriors, config),
-    }
-    content = stream_card.content(
-        recognizer, recordings, spoken, plan, config, measured, command_line()
+    targets = result_folders(models, out)
+    for model in models:
+        tuned = stream_card.read(ModelFolder.around(model).tuning)
+        _warn_of_speech(load(model), speech or [], tuned)
+    measurement = StreamMeasurement(
+        decoding, data, tuple(speech or ()), _plan(streams.snr, streams.seed), command_line()
     )
-    target = out or folder
-    stream_card.write(content, target)
-    if as_json:
-        typer.echo(json.dumps(content))
-        return
-    _print(content["evaluation"])
-    _print_fast(content["fast_words"])
-    written = ModelFolder(target)
-    typer.echo(f"Written: {written.stream_metrics}, {written.stream_picture}")
+    names = measurement.parts()
+    parts: dict[Path, dict[str, Any]] = {model: {} for model in models}
+    failed: dict[Path, SpeechError] = {}
+    tasks = [(model, name) for model in models for name in names]
+    for (model, name), answer in each(measurement, tasks, ray):
+        if isinstance(answer, SpeechError):
+            failed.setdefault(model, answer)
+            continue
+        parts[model][name] = answer
+        if len(parts[model]) < len(names):
+            continue
+        content = stream_card.joined([parts[model][name] for name in names])
+        stream_card.write(content, targets[model])
+        if as_json:
+            typer.echo(json.dumps(content))
+            continue
+        _print(content["evaluation"])
+        _print_fast(content["fast_words"])
+        written = ModelFolder(targets[model])
+        typer.echo(f"Written: {written.stream_metrics}, {written.stream_picture}")
+    end(failed, len(models))
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamMeasurement:
+    """Measures a part of what ``speech score`` says of a model. It travels to the workers.
+
+    Attributes:
+        decoding: How the corpus is decoded.
+        data: The corpus.
+        speech: Folders of continuous speech.
+        plan: How the streams are built.
+        command: The command line that asked.
+    """
+
+    decoding: DecodingOptions
+    data: Path
+    speech: tuple[Path, ...]
+    plan: "Plan"
+    command: str
+
+    def parts(self) -> tuple[str, ...]:
+        """Their names: each condition, noise alone, and words said fast."""
+        from speech.evaluation.synthetic_streams import ALONE, condition_name
+
+        return (*map(condition_name, self.plan.snrs), ALONE, _FAST)
+
+    def __call__(self, task: tuple[Path, str]) -> dict[str, Any]:
+        """The content of ``stream.json`` that this part of a model gives."""
+        from speech.evaluation import scoring, stream_card
+        from speech.evaluation.fast_words import fast_word_streams
+        from speech.stream import chosen_for
+
+        model, name = task
+        recognizer, recordings, spoken = _opened(self, model)
+        config = chosen_for(recognizer)
+        rate = recognizer.features.sample_rate
+        measured: dict[str, Any] = {"evaluation": {}, "fast_words": {}}
+        if name == _FAST:
+            fast = fast_word_streams(
+                recordings, recognizer.labels, rate, "evaluation", self.plan.seed
+            )
+            with progress("Scoring fast words") as on_progress:
+                posteriors = scoring.compute_posteriors(
+                    recognizer, fast, config.step_seconds, on_progress
+                )
+            measured["fast_words"] = scoring.measure_fast_words(recognizer, posteriors, config)
+        else:
+            streams = _posteriors(recognizer, recordings, spoken, self.plan, "evaluation", (name,))
+            measured["evaluation"] = scoring.measure_streams(recognizer, streams, config)
+        return stream_card.content(
+            recognizer, recordings, spoken, self.plan, config, measured, self.command
+        )
+
+
+@functools.lru_cache(maxsize=1)  # the parts of a model come one after the other
+def _opened(
+    part: StreamMeasurement, model: Path
+) -> "tuple[Recognizer, Recordings, list[ContinuousSpeech]]":
+    from speech.recognizer import load
+
+    recognizer = load(model)
+    return recognizer, *_read(recognizer, part.data, part.speech, part.decoding)
 
 
 @app.command(epilog=examples("speech score-recording meeting.flac labels.csv"))
@@ -231,6 +308,7 @@ def _posteriors(
     spoken: "Sequence[ContinuousSpeech]",
     plan: "Plan",
     part: "Part",
+    only: Collection[str] | None = None,
 ) -> "list[StreamPosteriors]":
     from speech.evaluation import scoring
     from speech.evaluation.synthetic_streams import streams
@@ -239,7 +317,7 @@ def _posteriors(
     rate = recognizer.features.sample_rate
     built = (
         stream
-        for stream in streams(recordings, spoken, recognizer.labels, rate, plan, part)
+        for stream in streams(recordings, spoken, recognizer.labels, rate, plan, part, only)
         if part == "evaluation" or stream.kind != "unknown words"  # which do not choose
     )
     with progress(f"Computing the {part} streams") as on_progress:

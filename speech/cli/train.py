@@ -1,4 +1,4 @@
-"""The commands that make and measure models: prepare, train, evaluate and export."""
+"""The commands that make models: prepare, train and export."""
 
 import contextlib
 import dataclasses
@@ -8,7 +8,7 @@ import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -20,7 +20,8 @@ from speech.errors import CorpusError, ModelError
 from speech.installation import install_command
 
 if TYPE_CHECKING:
-    from speech.data.corpus import Corpus, SplitOrAll
+    from speech.data.corpus import Corpus
+    from speech.evaluation.metrics import ClipMetrics
     from speech.labels import LabelSet
     from speech.training.config import TrainConfig
     from speech.training.sources import Source, TrainingData
@@ -209,63 +210,7 @@ def train(
             )
     export_trained(run)
     metrics = model_card.evaluate(load(run), recordings, run)
-    typer.echo(_summary(metrics.accuracy, metrics.accuracy_low, metrics.accuracy_high, run))
-
-
-@dataclasses.dataclass(frozen=True)
-class MeasureOptions:
-    """What to measure beside the clips of the split."""
-
-    robustness: options.Robustness = False
-    unseen: options.Unseen = None
-    seed_run: options.SeedRuns = None
-
-
-@app.command(
-    epilog=examples(
-        "speech evaluate saved_models/mine --data my_words --unseen other_people",
-        "speech evaluate --split test --robustness",
-    )
-)
-@grouped
-def evaluate(
-    decoding: DecodingOptions,
-    more: MeasureOptions,
-    model: options.Model = DEFAULT_MODEL,
-    data: options.Data = DEFAULT_DATA,
-    split: options.Split = "validation",
-    out: options.Out = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """Measure a model on speakers that it was not trained on; write figures and the model card."""
-    from speech.evaluation import model_card
-    from speech.formats.folder import ModelFolder
-    from speech.recognizer import load
-
-    if split not in ("validation", "test", "all"):
-        raise typer.BadParameter(f"expected validation, test or all, got {split!r}")
-    recognizer = load(model)
-    recordings = decoding.read(data, recognizer.features)
-    target = out or ModelFolder.around(model).path
-    metrics = model_card.evaluate(
-        recognizer,
-        recordings,
-        target,
-        cast("SplitOrAll", split),
-        robustness=more.robustness,
-        others=[load(run) for run in more.seed_run or []],
-        unseen=more.unseen or [],
-    )
-    if as_json:
-        typer.echo(json.dumps(metrics.to_dict()))
-        return
-    rows = table("Label", "Clips", "Precision", "Recall", "F1")
-    for row in zip(
-        metrics.labels, metrics.support, metrics.precision, metrics.recall, metrics.f1, strict=True
-    ):
-        rows.add_row(row[0], str(row[1]), *(f"{share:.3f}" if row[1] else "" for share in row[2:]))
-    console().print(rows)
-    typer.echo(_summary(metrics.accuracy, metrics.accuracy_low, metrics.accuracy_high, target))
+    typer.echo(summary(metrics, run))
 
 
 @app.command(
@@ -401,9 +346,10 @@ def stoppable(run: Path) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _summary(accuracy: float, low: float, high: float, folder: Path) -> str:
-    interval = f"95 % interval {low:.2%} to {high:.2%}"
-    return f"Accuracy {accuracy:.2%} ({interval}); report: {folder / 'README.md'}"
+def summary(metrics: "ClipMetrics", folder: Path) -> str:
+    """One line on what was measured of a model."""
+    interval = f"95 % interval {metrics.accuracy_low:.2%} to {metrics.accuracy_high:.2%}"
+    return f"Accuracy {metrics.accuracy:.2%} ({interval}); report: {folder / 'README.md'}"
 
 
 def _print_corpus(corpus: "Corpus") -> None:

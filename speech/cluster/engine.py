@@ -62,6 +62,19 @@ def version() -> str:
     return importlib.metadata.version("speech-commands")
 
 
+def require(expected: str) -> None:
+    """Refuse to work, on a machine of a cluster, for a command of another version of this package.
+
+    Raises:
+        ClusterError: The version here is not the expected one.
+    """
+    if version() != expected:
+        raise ClusterError(
+            f"expected speech-commands {expected} on all machines, got {version()} on one; "
+            "install the same there"
+        )
+
+
 def _connect(ray: Any, address: str, local: dict[str, Any]) -> None:
     try:
         _knock(address)
@@ -69,6 +82,12 @@ def _connect(ray: Any, address: str, local: dict[str, Any]) -> None:
         with _signals_kept():
             ray.init(address, logging_level=logging.CRITICAL, log_to_driver=False, **given)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        if "mismatch" in str(error):  # Ray's, of which each line holds a version
+            raise ClusterError(
+                f"{address}: expected the versions of this machine there, got: "
+                f"{' '.join(str(error).split())}; install the same on all machines",
+                parameter="ray",
+            ) from error
         raise ClusterError(
             f"{address}: expected a Ray cluster of this version that can be reached, got "
             f"{_line(error)!r}; start one with: ray start --head; one that listens but lets nobody "

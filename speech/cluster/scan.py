@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from speech.audio import open_audio
 from speech.cluster import sources as places
 from speech.cluster.division import Answer, Joiner, Piece, PieceDecoder, divide
-from speech.cluster.engine import ClusterError, cluster, version
+from speech.cluster.engine import cluster, require, version
 from speech.cluster.results import Results
 from speech.detection import DecoderConfig, Detection
 from speech.errors import AudioError, ModelError, SpeechError
@@ -290,11 +290,7 @@ def _opened(sent: Any) -> tuple[Recognizer, PieceDecoder, float]:
     key = sent.hex()
     if key not in _OPENED:
         model: _Model = ray.get(sent)
-        if version() != model.version:
-            raise ClusterError(
-                f"expected speech-commands {model.version} on all machines, got {version()} on "
-                "one; install the same there"
-            )
+        require(model.version)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / model.name
             file.write_bytes(model.content)

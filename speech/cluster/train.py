@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speech.cluster.engine import cluster, refusal
+from speech.cluster.engine import cluster, refusal, require, version
 from speech.formats.folder import ModelFolder
 from speech.labels import LabelSet
 
@@ -84,7 +84,7 @@ def train(
         begin = str(run.absolute()) if resume and ModelFolder(run).checkpoint.exists() else ""
         trainer = DataParallelTrainer(
             _work,
-            train_loop_config={"training": training, "begin": begin},
+            train_loop_config={"training": training, "begin": begin, "version": version()},
             scaling_config=rt.ScalingConfig(
                 num_workers=workers, use_gpu=ray.cluster_resources().get("GPU", 0) >= workers
             ),
@@ -115,6 +115,7 @@ def _work(given: dict[str, Any]) -> None:
 
     from speech.training import parallel, trainer
 
+    require(given["version"])
     training: Training = given["training"]
     context = rt.get_context()
     rank, n = context.get_world_rank(), context.get_world_size()

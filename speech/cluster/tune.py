@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speech.cluster.engine import ClusterError, cluster
+from speech.cluster.engine import ClusterError, cluster, require, version
 from speech.data.evaluation_set import evaluation_set
 from speech.environment import share_cores
 from speech.errors import EvidenceError, ModelError
@@ -119,7 +119,7 @@ def tune(
         The study; at least one of its trials has trained to its end.
 
     Raises:
-        ModelError: The folder holds another search, or cannot be written.
+        ModelError: The folder holds another search, one works in it, or it cannot be written.
         CorpusError: No validation clips of the words.
         EvidenceError: No trial has trained to its end.
         ClusterError: As ``cluster``; or Optuna is not installed.
@@ -129,10 +129,11 @@ def tune(
     evaluation_set(data.recordings, search.labels)  # refuses a corpus that cannot choose
     identity = search.identity(data)
     del data  # the trials read it by themselves
-    with kept_in(search.folder):
-        study = open_study(search, identity)
-    with cluster(address, **local) as ray, kept_in(search.folder):
-        _run(ray, study, search, trials, workers, report)
+    with _alone_in(search.folder):
+        with kept_in(search.folder):
+            study = open_study(search, identity)
+        with cluster(address, **local) as ray, kept_in(search.folder):
+            _run(ray, study, search, trials, workers, report)
     ended = study.get_trials(deepcopy=False)
     if not any(trial.state.name == "COMPLETE" for trial in ended):
         errors = [trial.user_attrs["error"] for trial in ended if "error" in trial.user_attrs]
@@ -141,6 +142,28 @@ def tune(
             f"({errors[0] if errors else 'all were pruned'}); change the space, or try more"
         )
     return study
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Refuse a folder that another search works in: both would end the trials of either."""
+    import filelock
+
+    with kept_in(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / "search.lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise ModelError(
+                f"{folder}: expected a folder that no other search works in, got one that does; "
+                "wait for it, or choose another",
+                parameter="out",
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -241,7 +264,7 @@ def _run(
                 _end(study, search, trial, Outcome("FAIL", {"error": str(error)}))
                 report(study, trial.number)
                 continue
-            running[task.remote(trial, search, config)] = trial
+            running[task.remote(trial, search, config, version())] = trial
         if not running:
             return
         [done], _ = ray.wait(list(running))
@@ -273,8 +296,9 @@ def _task(ray: Any, workers: int) -> Any:
     )
 
 
-def _work(trial: Any, search: Search, config: TrainConfig) -> Outcome:
+def _work(trial: Any, search: Search, config: TrainConfig, expected: str) -> Outcome:
     """What a worker does."""
+    require(expected)
     share_cores()
     import optuna
 

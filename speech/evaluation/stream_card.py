@@ -11,7 +11,7 @@ from speech.errors import ModelError
 from speech.evaluation import plots
 from speech.evaluation.markdown import code, interval, table
 from speech.evaluation.scoring import RATES
-from speech.evaluation.synthetic_streams import Plan, condition_name
+from speech.evaluation.synthetic_streams import ALONE, Plan, condition_name
 from speech.evaluation.tuning import LONGEST_LATENCY, Tuning
 from speech.files import write_json
 from speech.formats.backends import load_keras
@@ -89,6 +89,14 @@ def content(
     }
 
 
+def joined(contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One ``stream.json`` of those that hold a part of the conditions each, in their order."""
+    whole = dict(contents[0])
+    for name in ("evaluation", "fast_words"):
+        whole[name] = {key: row for part in contents for key, row in part.get(name, {}).items()}
+    return whole
+
+
 def _speech(recognizer: Recognizer, source: ContinuousSpeech) -> dict[str, Any]:
     return {
         "name": Path(source.names[0]).name,
@@ -123,7 +131,7 @@ def markdown(data: Mapping[str, Any], tuning: Mapping[str, Any] | None = None) -
     """A section for the model card, from what ``stream.json`` and ``tuning.json`` hold."""
     measured = data["evaluation"]
     conditions = [c for c in measured if "commands" in measured[c]]
-    noise = measured.get("alone", {}).get("noise")
+    noise = measured.get(ALONE, {}).get("noise")
     sources = "; ".join(map(_speech_phrase, data["speech"])) or "none"
     wanted = (tuning or {}).get("latency", LONGEST_LATENCY)
     parts = [

@@ -7,7 +7,7 @@ caller, who takes other sources for the one than for the other.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -28,6 +28,7 @@ Kind: TypeAlias = Literal[
 ]
 
 CLEAN = "clean"
+ALONE = "alone"  # noise with nothing else
 _FRAME_SECONDS = 0.01
 _BELOW_PEAK_DB = 30.0
 _ABOVE_FLOOR_DB = 10.0
@@ -99,6 +100,7 @@ def streams(
     sample_rate: int,
     plan: Plan,
     part: Part,
+    only: Collection[str] | None = None,
 ) -> Iterator[Stream]:
     """One set of streams, one after the other, since they are long.
 
@@ -109,6 +111,8 @@ def streams(
         sample_rate: In Hz, of all of these.
         plan: How to build them.
         part: Which set.
+        only: Names of the conditions that are wanted, and ``ALONE``; all by default. A stream is
+            the same whatever else is wanted.
 
     Raises:
         CorpusError: No validation clips of the commands, or no noise where noise is wanted.
@@ -131,6 +135,8 @@ def streams(
     other = {word: index for word, index in by_word.items() if word not in words}
     seed = plan.seed, int(part == "evaluation")
     for snr in plan.snrs:
+        if only is not None and condition_name(snr) not in only:
+            continue
         # the same words at the same times under all conditions
         order, dice = (np.random.default_rng([*seed, number]) for number in (1, 2))
         background = _Background(snr, pieces, sample_rate, dice)
@@ -141,12 +147,12 @@ def streams(
         for source in speech:
             spoken = background.stream("speech", to_float(source.samples), (), ())
             yield spoken._replace(source=Path(source.names[0]).name)
-    if pieces:
+    if pieces and (only is None or ALONE in only):
         rng = np.random.default_rng([*seed, 3])
         n = round(_NOISE_SECONDS * sample_rate)
         noise = _noise_bed(pieces, n, sample_rate, rng, _NOISE_RMS)
         distinct = sum(map(len, pieces)) / sample_rate
-        yield Stream("noise", "alone", np.clip(noise, -1, JUST_BELOW_ONE), (), distinct)
+        yield Stream("noise", ALONE, np.clip(noise, -1, JUST_BELOW_ONE), (), distinct)
 
 
 def condition_name(snr: float | None) -> str:

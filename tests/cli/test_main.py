@@ -13,13 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import pytest
-import soundfile
 import typer
 
 from speech.architecture import Architecture, Causality
-from speech.cli import diagnose, explain, listen, main, page, record, score, teach, train, wyoming
+from speech.cli import (
+    diagnose,
+    evaluate,
+    explain,
+    listen,
+    main,
+    page,
+    record,
+    score,
+    teach,
+    train,
+    wyoming,
+)
 from speech.model import CommandModel, save_model
 from speech.training.config import TrainConfig
 from tests import exports, tiny
@@ -47,18 +57,7 @@ def model_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def corpus_folder(tmp_path_factory):
-    """The tones as a folder of WAV files, with speakers of all official splits."""
-    root = tmp_path_factory.mktemp("corpus")
-    rng = np.random.default_rng(1)
-    for word in tiny.TONES:
-        (root / word).mkdir()
-        for speaker in range(30):
-            samples = tiny.tone(word, rng)
-            soundfile.write(root / word / f"{speaker:08x}_nohash_0.wav", samples, 16_000)
-    (root / "_background_noise_").mkdir()
-    hiss = rng.normal(0, 0.1, 80_000)
-    soundfile.write(root / "_background_noise_" / "hiss.wav", hiss, 16_000)
-    return root
+    return tiny.write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 def test_help_lists_the_commands_without_any_heavy_package():
@@ -194,7 +193,9 @@ def test_every_option_has_a_sentence_of_help():
 
 
 def test_no_command_takes_more_than_eight_parameters_of_its_own():
-    for module in (diagnose, explain, listen, page, record, score, teach, train, wyoming):
+    for module in (
+        *(diagnose, evaluate, explain, listen, page, record, score, teach, train, wyoming),
+    ):
         for function in vars(module).values():
             if inspect.isfunction(function) and function.__module__ == module.__name__:
                 own = inspect.unwrap(function)
@@ -249,6 +250,24 @@ def test_doctor_says_what_is_there_and_what_to_do(tmp_path):
     assert rows["Python"]["found"] == ".".join(map(str, sys.version_info[:3]))
     assert "speech train" in rows[f"Model {tmp_path}"]["advice"]
     assert "GPU" in rows
+
+
+def test_of_several_models_one_that_cannot_be_measured_is_named_and_the_others_are_measured(
+    model_folder, corpus_folder, tmp_path
+):
+    broken = tmp_path / "broken" / "model.keras"
+    broken.parent.mkdir()
+    broken.write_bytes(b"no model")
+    given = "--data", corpus_folder, "--out", tmp_path / "out"
+    done = speech("evaluate", broken.parent, model_folder, *given)
+    assert done.returncode == 5
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"speech: {broken}: expected")
+    assert f"{model_folder}: Accuracy" in done.stdout
+    assert (tmp_path / "out" / "tones" / "README.md").is_file()
+    same = speech("evaluate", model_folder, model_folder, *given)
+    assert same.returncode == 2
+    assert "expected models of different names" in same.stderr
 
 
 @pytest.mark.slow

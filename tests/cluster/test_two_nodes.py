@@ -173,6 +173,70 @@ def test_two_workers_train_what_one_does_also_when_one_of_them_is_killed(nodes, 
     assert not (run / "ray").exists()
 
 
+def speech(*arguments: object) -> str:
+    """What a command prints that does not fail."""
+    command = [sys.executable, "-m", "speech", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_scan_that_ctrl_c_has_ended_keeps_its_answers_and_goes_on(nodes, archive, tmp_path):
+    def press(tally: Tally) -> None:
+        if tally.recordings == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    job = Job((str(archive),), MODEL, str(tmp_path), batches=1)
+    with pytest.raises(KeyboardInterrupt):
+        scan(job, nodes.address, on_progress=press)
+    n_files = len(list(archive.iterdir()))
+    tally = scan(job, nodes.address)
+    assert tally.skipped >= 2
+    assert tally.recordings + tally.skipped == n_files
+    assert of_tables(tmp_path) == of_one_machine(archive)
+
+
+def test_ray_of_another_version_is_told_in_one_line(nodes, tmp_path):
+    program = "import ray; ray.__version__ = '1.2.3'; from speech.cli.main import main; main()"
+    command = ["scan", str(WORDS), "--ray", nodes.address, "--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command], capture_output=True, text=True, cwd=PROJECT
+    )
+    assert done.returncode == 9
+    [line] = done.stderr.splitlines()
+    assert "1.2.3" in line
+    assert ray.__version__ in line
+
+
+def test_the_commands_train_and_measure_by_two_nodes_what_one_process_does(nodes, tmp_path):
+    from speech.cli.evaluate import ClipMeasurement, MeasureOptions
+    from speech.cli.options import DecodingOptions
+    from speech.cli.score import StreamMeasurement
+    from speech.evaluation.synthetic_streams import Plan
+
+    corpus, decoding = tiny.write_corpus(tmp_path / "corpus"), DecodingOptions(tmp_path / "cache")
+    (tmp_path / "config.json").write_text(json.dumps(tiny.config(epochs=1).to_dict()))
+    run, out = tmp_path / "one", tmp_path / "out"
+    given = "--ray", nodes.address, "--data", corpus, "--cache", tmp_path / "cache", "--out"
+    recipe = "--labels", "low,high", "--config", tmp_path / "config.json"
+    said = speech("train", *given, run, *recipe, "--workers", "2")
+    assert f"report: {run}" in said
+    other = shutil.copytree(run, tmp_path / "two")
+
+    said = speech("evaluate", run, other, *given, out, "--json")
+    measurement = ClipMeasurement(decoding, MeasureOptions(corpus), {run: tmp_path / "here"})
+    assert [json.loads(line) for line in said.splitlines()] == 2 * [measurement(run).to_dict()]
+    assert (out / "two" / "README.md").is_file()
+
+    said = speech("score", run, other, *given, out, "--snr", "clean", "--json")
+    streams = StreamMeasurement(decoding, corpus, (), Plan((None,)), "")
+    clean = json.loads(json.dumps(streams((run, "clean"))["evaluation"]))
+    for line in map(json.loads, said.splitlines()):
+        assert line["evaluation"] == clean
+        assert list(line["fast_words"]) == ["same word", "different words"]
+    assert len(said.splitlines()) == 2
+
+
 # the last one with these nodes: one of them is gone afterwards
 def test_a_node_that_dies_in_the_middle_changes_no_answer(nodes, tmp_path):
     folder = tmp_path / "archive"
