@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -27,10 +27,29 @@ class MeasureOptions:
     """What to measure on, and what beside the clips of the split."""
 
     data: options.Data = DEFAULT_DATA
-    split: options.Split = "validation"
-    robustness: options.Robustness = False
-    unseen: options.Unseen = None
-    seed_run: options.SeedRuns = None
+    split: Annotated[
+        str, typer.Option(help="Clips to measure on: validation, test or all.")
+    ] = "validation"
+    robustness: Annotated[
+        bool,
+        typer.Option(
+            "--robustness", help="Also evaluate under noise, gain, codecs and reverberation."
+        ),
+    ] = False
+    unseen: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of SOURCE/WORD/ or WORD/ that nothing trained on; may be repeated.",
+            show_default=False,
+        ),
+    ] = None
+    seed_run: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Model of the same recipe and another seed, to compare; may be repeated.",
+            show_default=False,
+        ),
+    ] = None
 
 
 @dataclasses.dataclass(frozen=True)

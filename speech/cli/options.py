@@ -337,25 +337,6 @@ TensorBoard = Annotated[
     Path | None,
     typer.Option("--tensorboard", help="Also write TensorBoard logs here.", show_default=False),
 ]
-Split = Annotated[str, typer.Option(help="Clips to measure on: validation, test or all.")]
-Robustness = Annotated[
-    bool,
-    typer.Option("--robustness", help="Also evaluate under noise, gain, codecs and reverberation."),
-]
-Unseen = Annotated[
-    list[Path] | None,
-    typer.Option(
-        show_default=False,
-        help="Folder of SOURCE/WORD/ or WORD/ that nothing trained on; may be repeated.",
-    ),
-]
-SeedRuns = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--seed-run", show_default=False,
-        help="Model of the same recipe and another seed, to compare; may be repeated.",
-    ),
-]  # fmt: skip
 Formats = Annotated[
     list[str] | None,
     typer.Option(
