@@ -27,9 +27,9 @@ class MeasureOptions:
     """What to measure on, and what beside the clips of the split."""
 
     data: options.Data = DEFAULT_DATA
-    split: Annotated[
-        str, typer.Option(help="Clips to measure on: validation, test or all.")
-    ] = "validation"
+    split: Annotated[str, typer.Option(help="Clips to measure on: validation, test or all.")] = (
+        "validation"
+    )
     robustness: Annotated[
         bool,
         typer.Option(
