@@ -1,5 +1,6 @@
 """The commands that measure the live decoder and choose its thresholds."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -63,7 +64,8 @@ def score(
     targets = result_folders(models, out)
     for model in models:
         tuned = stream_card.read(ModelFolder.around(model).tuning)
-        _warn_of_speech(load(model), speech or [], tuned)
+        with contextlib.suppress(SpeechError):  # one that cannot be read is named in its turn
+            _warn_of_speech(load(model), speech or [], tuned)
     measurement = StreamMeasurement(
         decoding, data, tuple(speech or ()), _plan(streams.snr, streams.seed), command_line()
     )
