@@ -218,6 +218,7 @@ def _facts(evaluation: Evaluation, history: Sequence[Mapping[str, float]]) -> di
         "Parameters": f"{trained.get('parameters', 0):,}",
         "Training": _training_time(history, device_phrase(trained)),
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        **_beginning(trained.get("start_from")),
         "Made by": f"`{trained.get('command')}`",
         "Code that trained it": f"SHA-256 `{trained['code']}`"
         if "code" in trained
@@ -230,6 +231,14 @@ def _facts(evaluation: Evaluation, history: Sequence[Mapping[str, float]]) -> di
     if len(evaluation.accuracy_of_seeds) > 1:
         facts["Seeds"] = _spread(evaluation.accuracy_of_seeds)
     return facts
+
+
+def _beginning(other: Mapping[str, Any] | None) -> dict[str, str]:
+    """Whose weights the training began with, if they were not drawn."""
+    if not other:
+        return {}
+    text = f"the weights of a model made by `{other.get('command')}`{device_phrase(other)}"
+    return {"Began with": f"{text}, trained on {_trained_on(other)}"}
 
 
 def _trained_on(provenance: Mapping[str, Any]) -> str:

@@ -35,7 +35,10 @@ def training_names(provenance: Mapping[str, Any]) -> set[str]:
     corpus, speech = provenance.get("corpus") or {}, provenance.get("speech") or {}
     names = {corpus.get("name"), *speech.get("names", ())}
     names |= {source.get("name") for source in provenance.get("sources") or ()}
-    return {Path(str(name)).name for name in names if name}
+    begun = provenance.get("start_from")  # what its first weights were made from counts too
+    return {Path(str(name)).name for name in names if name} | (
+        training_names(begun) if begun else set()
+    )
 
 
 def tuning_content(

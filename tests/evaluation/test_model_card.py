@@ -11,6 +11,7 @@ from speech.errors import ModelError
 from speech.evaluation.measure import measure
 from speech.evaluation.metrics import wilson_interval
 from speech.evaluation.model_card import changed_files, evaluate, warnings
+from speech.evaluation.stream_card import trained_on
 from speech.evaluation.training_data import device_phrase
 from speech.recognizer import Recognizer
 from tests import tiny
@@ -167,6 +168,18 @@ def test_known_collections_and_the_device_of_the_run_are_named(tmp_path):
     assert "- `isolated_words`: DSPSpeech-20 (Zhongyu Chen and others), MIT." in page
     assert device_phrase({"versions": {"tensorflow-cpu": "2.21.0"}}) == " on the CPU"
     assert device_phrase({"versions": {"tensorflow-cpu": "2.21.0", "jax": "0.7"}}) == ""
+
+
+def test_a_model_that_began_with_the_weights_of_another_names_what_that_was_trained_on(tmp_path):
+    first = {"corpus": {"name": "speech_commands", "clips": 9, "sha256": "1" * 64}, "command": "go"}
+    own = {"corpus": {"name": "my_words", "clips": 128, "sha256": "2" * 64}, "start_from": first}
+    page = page_of(tmp_path, model(provenance=own))
+    assert "| Began with | the weights of a model made by `go`" in page
+    assert "`speech_commands`: Speech Commands (Pete Warden" in page
+    assert "`my_words`: the license of these recordings is not recorded" in page
+    recognizer = model(provenance=own)
+    assert trained_on(recognizer, tmp_path / "speech_commands")
+    assert trained_on(recognizer, tmp_path / "my_words")
 
 
 def test_few_clips_of_a_label_and_a_thin_calibration_are_said_first_in_red(tmp_path):
