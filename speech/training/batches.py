@@ -126,14 +126,17 @@ class ClipSource:
     ) -> dict[int, tuple[Indices, npt.NDArray[np.float64]]]:
         """For each label its clips and how likely each of them is drawn.
 
-        Clips of a command as often as their source weighs; of unknown a word as often as the
-        square root of its clips, so that neither five words with thousands of clips nor a
-        hundred words with one each stand for all.
+        A source has a share of a command, and a word one of unknown, by the square root of its
+        clips, so that neither the largest nor a hundred small ones stand for all. A source whose
+        clips were unknown far more often than a command would teach that its voices say none.
         """
         chances = {}
         for index, label in enumerate(self.labels.words):
             rows = np.flatnonzero(words == label)
-            chances[index] = rows, weights[rows]
+            _, source, counts = np.unique(
+                self._where[rows, 0], return_inverse=True, return_counts=True
+            )
+            chances[index] = rows, weights[rows] / np.sqrt(counts[source])
         if self.labels.unknown:
             rows = np.flatnonzero(~np.isin(words, self.labels.words) | self.words_alone)
             _, word, counts = np.unique(words[rows], return_inverse=True, return_counts=True)

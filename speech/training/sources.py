@@ -28,7 +28,7 @@ class Source(Config):
         path: The folder: of words one folder a word, else recordings in any layout.
         role: ``words``, ``speech`` (continuous, without the words of the label set: unknown) or
             ``noise`` (backgrounds).
-        weight: How often its clips are drawn compared with those of a source of weight 1.
+        weight: How often it is drawn from, compared with a source of as many clips and weight 1.
         keep_all: Train on all of its speakers; else only on those of the training split. Only of
             the first source of words the validation speakers are measured on.
         leave_out: Patterns of paths below the folder (``zh_*/*``) that do not train.

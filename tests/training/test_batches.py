@@ -101,17 +101,15 @@ def two_sources(tmp_path, n_first: int, n_second: int, weight: float) -> Trainin
     return TrainingData(tuple(sources))
 
 
-def test_a_source_of_twice_the_weight_is_drawn_twice_as_often_for_each_of_its_clips(tmp_path):
+def test_of_a_command_a_source_has_a_share_by_its_weight_and_the_root_of_its_clips(tmp_path):
+    """Four times the clips, twice the draws; twice the weight, as many."""
     config = tiny.config(epoch_clips=6_000, batch_size=16)
-    source = ClipSource(two_sources(tmp_path, 40, 10, 2.0), tiny.LABELS, config)
-    plan = source.plan(0)
-    commands = plan.clip[plan.label < 2]
-    counts = np.bincount(commands, minlength=len(source.source_names))
-    per_clip = {
-        name: counts[(source.source_names == name) & (counts > 0)].mean()
-        for name in ("first", "second")
-    }
-    assert per_clip["second"] == pytest.approx(2 * per_clip["first"], rel=0.05)
+    for weight in (1.0, 2.0):
+        source = ClipSource(two_sources(tmp_path, 40, 10, weight), tiny.LABELS, config)
+        plan = source.plan(0)
+        drawn = source.source_names[plan.clip[plan.label < 2]].tolist()
+        share = 2 / weight
+        assert drawn.count("first") == pytest.approx(share * drawn.count("second"), rel=0.05)
 
 
 def test_no_clip_of_a_thin_source_is_repeated_more_than_the_limit_times_the_average(tmp_path):
