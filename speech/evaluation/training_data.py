@@ -24,6 +24,10 @@ _SPEECH_COMMANDS = Collection(
 _KOKORO = Collection(
     "synthetic speech of Kokoro-82M", "28 English voices of a text-to-speech model", "Apache-2.0"
 )
+_FLITE = Collection(
+    "synthetic speech of Flite", "four voices of a text-to-speech program, one of them Scottish",
+    "the license of Flite, which is like BSD's",
+)  # fmt: skip
 _WAKE_WORDS = Collection(
     "the audio of Picovoice's wake-word-benchmark",
     "many speakers who say a few English phrases",
@@ -42,6 +46,7 @@ _KNOWN = {
         "Creative Commons BY-SA 4.0",
     ),
     r"synthetic_(speech|words|sentences)(/\w+)?": _KOKORO,
+    r"flite_words": _FLITE,
     r"read_sentences": Collection(
         "rhasspy's dataset-voice-kathleen", "one woman who reads English sentences", "CC0 1.0"
     ),
