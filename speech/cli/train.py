@@ -133,7 +133,7 @@ class RunOptions:
         from speech.formats.folder import ModelFolder
 
         run = self.out or Path("runs") / f"{labels.name.replace(' ', '-')}-{seed}"
-        interrupted = ModelFolder(run).checkpoint.exists()
+        interrupted = ModelFolder(run).checkpoint.exists() or ModelFolder(run).cluster.exists()
         if self.overwrite or self.resume:
             return run, self.resume and not self.overwrite
         if ModelFolder(run).keras.exists():

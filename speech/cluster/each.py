@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from speech.cluster.engine import cluster, require, version
+from speech.cluster.engine import Origin, cluster
 from speech.errors import SpeechError
 
 T = TypeVar("T")
@@ -40,15 +40,16 @@ def each(
     with cluster(address, **local) as ray:
         task = ray.remote(num_cpus=1)(_answer)
         given = ray.put(function)
-        running = {task.remote(given, item, version()): item for item in items}
+        here = Origin.here()
+        running = {task.remote(given, item, here): item for item in items}
         while running:
             [done], _ = ray.wait(list(running))
             yield running.pop(done), ray.get(done)
 
 
-def _answer(function: Callable[[T], R], item: T, expected: str) -> R | SpeechError:
+def _answer(function: Callable[[T], R], item: T, origin: Origin) -> R | SpeechError:
     """What a worker does."""
-    require(expected)
+    origin.join()
     return _outcome(function, item)
 
 

@@ -3,11 +3,13 @@
 import contextlib
 import importlib.metadata
 import logging
+import os
 import signal
 import socket
 import threading
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from speech.environment import quiet_ray
 from speech.errors import SpeechError
@@ -57,22 +59,36 @@ def cluster(address: str, **local: Any) -> Iterator[Any]:
             ray.shutdown()
 
 
-def version() -> str:
-    """The version of this package, which all machines of a cluster have to share."""
-    return importlib.metadata.version("speech-commands")
+class Origin(NamedTuple):
+    """Where a command was given; its workers get it along with their work.
 
-
-def require(expected: str) -> None:
-    """Refuse to work, on a machine of a cluster, for a command of another version of this package.
-
-    Raises:
-        ClusterError: The version here is not the expected one.
+    Attributes:
+        version: Of this package.
+        folder: The working folder, from which relative paths count.
     """
-    if version() != expected:
-        raise ClusterError(
-            f"expected speech-commands {expected} on all machines, got {version()} on one; "
-            "install the same there"
-        )
+
+    version: str
+    folder: Path
+
+    @classmethod
+    def here(cls) -> "Origin":
+        """That of this process."""
+        return cls(importlib.metadata.version("speech-commands"), Path.cwd())
+
+    def join(self) -> None:
+        """Work as if the command had been given on this machine of a cluster.
+
+        Raises:
+            ClusterError: Another version of this package is installed here.
+        """
+        here = Origin.here()
+        if here.version != self.version:
+            raise ClusterError(
+                f"expected speech-commands {self.version} on all machines, got {here.version} on "
+                "one; install the same there"
+            )
+        with contextlib.suppress(OSError):  # not here: then the paths have to be absolute
+            os.chdir(self.folder)
 
 
 def _connect(ray: Any, address: str, local: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from speech.audio import open_audio
 from speech.cluster import sources as places
 from speech.cluster.division import Answer, Joiner, Piece, PieceDecoder, divide
-from speech.cluster.engine import cluster, require, version
+from speech.cluster.engine import Origin, cluster
 from speech.cluster.results import Results
 from speech.detection import DecoderConfig, Detection
 from speech.errors import AudioError, ModelError, SpeechError
@@ -91,7 +91,7 @@ class _Model(NamedTuple):
     content: bytes
     digest: str
     config: DecoderConfig
-    version: str
+    origin: Origin
 
 
 class _Item(NamedTuple):
@@ -139,7 +139,7 @@ def scan(
     results = Results(job.out, model.digest)
     with cluster(address, **local) as ray:
         # what counts them all runs beside the scan, for the time that is left
-        total = ray.remote(num_cpus=0)(_total_bytes).remote(job.sources)
+        total = ray.remote(num_cpus=0)(_total_bytes).remote(job.sources, model.origin)
         answers = _answers(ray, job, model, results.done)
         sink = _Sink(recognizer, model.config, results, on_note)
         try:
@@ -158,7 +158,7 @@ def _as_sent(job: Job, recognizer: Recognizer) -> _Model:
     if file is None:
         raise ModelError(f"{job.model}: expected a model, got a folder without one; check the path")
     config = decoder_for(recognizer, job.threshold).config
-    return _Model(file.name, file.read_bytes(), sha256(file), config, version())
+    return _Model(file.name, file.read_bytes(), sha256(file), config, Origin.here())
 
 
 def _answers(ray: Any, job: Job, model: _Model, done: set[tuple[str, str]]) -> Iterator[_Item]:
@@ -173,7 +173,7 @@ def _answers(ray: Any, job: Job, model: _Model, done: set[tuple[str, str]]) -> I
     sent, known = ray.put(model), ray.put(done)
     rows = (
         ray.data.from_items([_dump(job)])
-        .flat_map(_list, num_cpus=_LISTING)
+        .flat_map(_list, fn_args=(model.origin,), num_cpus=_LISTING)
         .flat_map(_decode, fn_args=(sent, known), num_cpus=_DECODING)
         .map(_recognize, fn_args=(sent,), num_cpus=_NETWORK)
     )
@@ -192,15 +192,17 @@ def _load(row: Row) -> Any:
     return pickle.loads(row["row"])  # noqa: S301  # a task of this job has written it
 
 
-def _total_bytes(sources: Sequence[str]) -> int:
+def _total_bytes(sources: Sequence[str], origin: Origin) -> int:
     try:
+        origin.join()
         return sum(f.n_bytes for f in places.find(sources) if isinstance(f, places.Found))
     except SpeechError:  # the scan itself will say it
         return 0
 
 
-def _list(row: Row) -> Iterator[Row]:
+def _list(row: Row, origin: Origin) -> Iterator[Row]:
     """Baskets of names; a sentence on a source, or why it cannot be listed, comes alone."""
+    origin.join()
     job: Job = _load(row)[0]
     basket: list[places.Found] = []
     try:
@@ -290,7 +292,7 @@ def _opened(sent: Any) -> tuple[Recognizer, PieceDecoder, float]:
     key = sent.hex()
     if key not in _OPENED:
         model: _Model = ray.get(sent)
-        require(model.version)
+        model.origin.join()
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / model.name
             file.write_bytes(model.content)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speech.cluster.engine import cluster, refusal, require, version
+from speech.cluster.engine import Origin, cluster, refusal
 from speech.formats.folder import ModelFolder
 from speech.labels import LabelSet
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 Report = Callable[[Mapping[str, Any]], None]
 _FAILURES = 3  # workers or machines that may be lost
 _LOOK_SECONDS = 1.0
-_STORE = "ray"  # what Ray keeps in the folder of a run until it is done
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +72,7 @@ def train(
         ModelError: As ``speech.training.trainer.train``.
         ClusterError: As ``cluster``.
     """
-    store = run.absolute() / _STORE
+    store = ModelFolder(run.absolute()).cluster
     if not resume:
         shutil.rmtree(store, ignore_errors=True)
     run.mkdir(parents=True, exist_ok=True)
@@ -82,9 +81,9 @@ def train(
         from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
         begin = str(run.absolute()) if resume and ModelFolder(run).checkpoint.exists() else ""
-        trainer = DataParallelTrainer(
+        trainer: Any = DataParallelTrainer(
             _work,
-            train_loop_config={"training": training, "begin": begin, "version": version()},
+            train_loop_config={"training": training, "begin": begin, "origin": Origin.here()},
             scaling_config=rt.ScalingConfig(
                 num_workers=workers, use_gpu=ray.cluster_resources().get("GPU", 0) >= workers
             ),
@@ -97,6 +96,7 @@ def train(
                 worker_runtime_env={"env_vars": {"KERAS_BACKEND": "jax"}},
             ),
         )
+        trainer._register_sigint_handler = lambda _: None  # which would exit without a word
         with _watched(store, report):
             try:
                 kept: Any = trainer.fit().checkpoint
@@ -115,7 +115,7 @@ def _work(given: dict[str, Any]) -> None:
 
     from speech.training import parallel, trainer
 
-    require(given["version"])
+    given["origin"].join()  # Ray had gone to a folder of its own
     training: Training = given["training"]
     context = rt.get_context()
     rank, n = context.get_world_rank(), context.get_world_size()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speech.cluster.engine import ClusterError, cluster, require, version
+from speech.cluster.engine import ClusterError, Origin, cluster
 from speech.data.evaluation_set import evaluation_set
 from speech.environment import share_cores
 from speech.errors import EvidenceError, ModelError
@@ -264,7 +264,7 @@ def _run(
                 _end(study, search, trial, Outcome("FAIL", {"error": str(error)}))
                 report(study, trial.number)
                 continue
-            running[task.remote(trial, search, config, version())] = trial
+            running[task.remote(trial, search, config, Origin.here())] = trial
         if not running:
             return
         [done], _ = ray.wait(list(running))
@@ -296,9 +296,9 @@ def _task(ray: Any, workers: int) -> Any:
     )
 
 
-def _work(trial: Any, search: Search, config: TrainConfig, expected: str) -> Outcome:
+def _work(trial: Any, search: Search, config: TrainConfig, origin: Origin) -> Outcome:
     """What a worker does."""
-    require(expected)
+    origin.join()
     share_cores()
     import optuna
 

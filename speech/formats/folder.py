@@ -81,6 +81,11 @@ class ModelFolder:
         return self.path / "checkpoint.npz"
 
     @property
+    def cluster(self) -> Path:
+        """What Ray keeps of a training on a cluster until it is done, a folder."""
+        return self.path / "ray"
+
+    @property
     def model_files(self) -> list[Path]:
         """The files of the model that are there, exports included, by name."""
         return sorted(path for path in self.path.glob("model*") if path.suffix in SUFFIXES)

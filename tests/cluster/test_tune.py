@@ -20,7 +20,7 @@ import typer
 from speech.cli.main import app
 from speech.cli.train import stoppable
 from speech.cluster import trials, tune
-from speech.cluster.engine import ClusterError, version
+from speech.cluster.engine import ClusterError, Origin
 from speech.cluster.tune import Outcome, Search
 from speech.errors import CorpusError, EvidenceError, ModelError
 from speech.formats.folder import ModelFolder
@@ -87,7 +87,7 @@ def at_once(monkeypatch) -> list[TrainConfig]:
     def cluster(address: str, **_: Any) -> Iterator[HereAndNow]:
         yield HereAndNow()
 
-    def work(trial: Any, search: Search, config: TrainConfig, version: str) -> Outcome:
+    def work(trial: Any, search: Search, config: TrainConfig, origin: Origin) -> Outcome:
         tried.append(config)
         facts = {"accuracy": config.architecture.lstm_units / 100, "epochs": 2, "seconds": 0.1}
         return Outcome("COMPLETE", facts)
@@ -162,7 +162,7 @@ def test_a_trial_worse_than_the_median_of_others_is_ended_early(tmp_path):
             trial.report(2.0, epoch)
         study.tell(trial, 2.0)
     trial = study.ask()
-    outcome = tune._work(trial, search, search.config, version())
+    outcome = tune._work(trial, search, search.config, Origin.here())
     assert (outcome.state, outcome.facts["epochs"]) == ("PRUNED", 2)
     tune._end(study, search, trial, outcome)
     assert study.trials[trial.number].state.name == "PRUNED"
@@ -174,7 +174,7 @@ def test_a_trial_worse_than_the_median_of_others_is_ended_early(tmp_path):
 def test_a_training_that_fails_is_a_failed_trial_and_all_of_them_end_the_search(
     tmp_path, at_once, monkeypatch, refused
 ):
-    def work(trial: Any, search: Search, config: TrainConfig, version: str) -> Outcome:
+    def work(trial: Any, search: Search, config: TrainConfig, origin: Origin) -> Outcome:
         return Outcome("FAIL", {"error": "the gradient exploded"})
 
     monkeypatch.setattr(tune, "_work", work)
@@ -186,7 +186,7 @@ def test_a_gradient_that_explodes_fails_the_trial_alone(tmp_path):
     search = searching(tmp_path)
     config = dataclasses.replace(search.config, max_gradient_norm=1e-9)
     study = tune.open_study(search, {})
-    outcome = tune._work(study.ask(), search, config, version())
+    outcome = tune._work(study.ask(), search, config, Origin.here())
     assert outcome.state == "FAIL"
     assert "exploded" in outcome.facts["error"]
 

@@ -142,7 +142,7 @@ def test_what_cannot_be_listed_ends_the_scan_with_one_line(nodes, tmp_path, refu
 
 
 def test_an_error_of_this_package_on_a_worker_arrives_as_itself(nodes, tmp_path, monkeypatch):
-    monkeypatch.setattr("speech.cluster.scan.version", lambda: "0.0.1")
+    monkeypatch.setattr(engine.Origin, "here", lambda: engine.Origin("0.0.1", PROJECT))
     job = Job((str(WORDS),), MODEL, str(tmp_path / "out"))
     with pytest.raises(engine.ClusterError, match=r"expected speech-commands 0\.0\.1 on all"):
         scan(job, nodes.address)
@@ -173,10 +173,10 @@ def test_two_workers_train_what_one_does_also_when_one_of_them_is_killed(nodes, 
     assert not (run / "ray").exists()
 
 
-def speech(*arguments: object) -> str:
+def speech(*arguments: object, cwd: Path = PROJECT) -> str:
     """What a command prints that does not fail."""
     command = [sys.executable, "-m", "speech", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -216,25 +216,54 @@ def test_the_commands_train_and_measure_by_two_nodes_what_one_process_does(nodes
 
     corpus, decoding = tiny.write_corpus(tmp_path / "corpus"), DecodingOptions(tmp_path / "cache")
     (tmp_path / "config.json").write_text(json.dumps(tiny.config(epochs=1).to_dict()))
-    run, out = tmp_path / "one", tmp_path / "out"
-    given = "--ray", nodes.address, "--data", corpus, "--cache", tmp_path / "cache", "--out"
-    recipe = "--labels", "low,high", "--config", tmp_path / "config.json"
-    said = speech("train", *given, run, *recipe, "--workers", "2")
-    assert f"report: {run}" in said
-    other = shutil.copytree(run, tmp_path / "two")
+    # paths count from where the command is given, which is not where the nodes were started
+    given = "--ray", nodes.address, "--data", "corpus", "--cache", "cache", "--out"
+    recipe = "--labels", "low,high", "--config", "config.json"
+    said = speech("train", *given, "one", *recipe, "--workers", "2", cwd=tmp_path)
+    assert "report: one" in said
+    run = tmp_path / "one"
+    shutil.copytree(run, tmp_path / "two")
 
-    said = speech("evaluate", run, other, *given, out, "--json")
+    said = speech("evaluate", "one", "two", *given, "out", "--json", cwd=tmp_path)
     measurement = ClipMeasurement(decoding, MeasureOptions(corpus), {run: tmp_path / "here"})
     assert [json.loads(line) for line in said.splitlines()] == 2 * [measurement(run).to_dict()]
-    assert (out / "two" / "README.md").is_file()
+    assert (tmp_path / "out" / "two" / "README.md").is_file()
 
-    said = speech("score", run, other, *given, out, "--snr", "clean", "--json")
+    said = speech("score", "one", "two", *given, "out", "--snr", "clean", "--json", cwd=tmp_path)
     streams = StreamMeasurement(decoding, corpus, (), Plan((None,)), "")
     clean = json.loads(json.dumps(streams((run, "clean"))["evaluation"]))
     for line in map(json.loads, said.splitlines()):
         assert line["evaluation"] == clean
         assert list(line["fast_words"]) == ["same word", "different words"]
     assert len(said.splitlines()) == 2
+
+    speech("scan", "corpus/low", "--ray", nodes.address, "--out", "tables", cwd=tmp_path)
+    pandas = pytest.importorskip("pandas")
+    files = pandas.read_parquet(tmp_path / "tables" / "recordings")["file"]
+    assert sorted(files) == sorted(f"corpus/low/{path.name}" for path in (corpus / "low").iterdir())
+
+
+def test_a_training_that_ctrl_c_has_ended_goes_on_from_its_last_whole_epoch(nodes, tmp_path):
+    from speech.cluster.train import Training, train
+
+    training = Training(
+        functools.partial(read_and_say_who, tmp_path), tiny.LABELS, tiny.config(epochs=3)
+    )
+    run, told = tmp_path / "run", []
+
+    def press(row: Any) -> None:
+        told.append(row)
+        if len(told) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(training, run, nodes.address, workers=1, report=press)
+    before = list(told)
+    assert len(before) < 3
+    train(training, run, nodes.address, workers=1, resume=True, report=told.append)
+    rows = json.loads((run / "history.json").read_text())
+    assert len(rows) == 3
+    assert rows[: len(before)] == before, "no epoch was done twice"
 
 
 # the last one with these nodes: one of them is gone afterwards
