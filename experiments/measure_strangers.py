@@ -2,7 +2,8 @@
 
     python experiments/measure_strangers.py ../shared/strangers MODEL [MODEL ...]
 
-Layout: SOURCE/WORD/clip; WORD is a command of the model, ``room``, or any other word.
+Layout: SOURCE/WORD/clip; WORD is a command of the model, ``room``, or any other word. Files right
+below SOURCE are continuous speech, of which each second counts.
 """
 
 import sys
@@ -23,11 +24,12 @@ def counts(model: Any, folder: Path) -> dict[str, tuple[int, int]]:
     for path in sorted(folder.rglob("*")):
         if not path.name.lower().endswith(SUFFIXES):
             continue
-        source, word = path.relative_to(folder).parts[:2]
-        waveform = load_audio(path, model.features.sample_rate, max_seconds=600)
+        source, *words = path.relative_to(folder).parts[:-1]
+        word = words[0] if words else "speech"
+        waveform = load_audio(path, model.features.sample_rate, max_seconds=7200)
         n = model.features.n_samples
         pieces = [fit_length(waveform, n)]
-        if word == "room" and len(waveform) > n:
+        if word in ("room", "speech") and len(waveform) > n:
             pieces = [waveform[i : i + n] for i in range(0, len(waveform) - n + 1, n)]
         answers = model.probabilities(np.stack(pieces)).argmax(axis=1)
         labels = [model.labels[i] for i in answers]
@@ -35,7 +37,7 @@ def counts(model: Any, folder: Path) -> dict[str, tuple[int, int]]:
             key, right = f"{source} {word}", [label == word for label in labels]
             found.setdefault(f"{source} commands right", []).extend(right)
         else:
-            kind = "rooms" if word == "room" else "other words"
+            kind = {"room": "rooms", "speech": "speech"}.get(word, "other words")
             right = [label not in commands(model.labels) for label in labels]
             key = f"{source} {word}"
             found.setdefault(f"{source} {kind} not a command", []).extend(right)
