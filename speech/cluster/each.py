@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from speech.cluster.engine import Origin, cluster
+from speech.cluster.engine import Origin, cancelled_after, cluster
 from speech.errors import SpeechError
 
 T = TypeVar("T")
@@ -42,9 +42,10 @@ def each(
         given = ray.put(function)
         here = Origin.here()
         running = {task.remote(given, item, here): item for item in items}
-        while running:
-            [done], _ = ray.wait(list(running))
-            yield running.pop(done), ray.get(done)
+        with cancelled_after(ray, running):
+            while running:
+                [done], _ = ray.wait(list(running))
+                yield running.pop(done), ray.get(done)
 
 
 def _answer(function: Callable[[T], R], item: T, origin: Origin) -> R | SpeechError:

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,6 +128,16 @@ def _knock(address: str) -> None:
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if colon and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+
+
+@contextlib.contextmanager
+def cancelled_after(ray: Any, tasks: Iterable[Any]) -> Iterator[None]:
+    """Cancel the tasks that are left in ``tasks`` at the end, which an exception may bring."""
+    try:
+        yield
+    finally:
+        for task in tasks:
+            ray.cancel(task, force=True)
 
 
 def refusal(error: BaseException) -> SpeechError:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speech.cluster.engine import ClusterError, Origin, cluster
+from speech.cluster.engine import ClusterError, Origin, cancelled_after, cluster
 from speech.data.evaluation_set import evaluation_set
 from speech.environment import share_cores
 from speech.errors import EvidenceError, ModelError
@@ -252,25 +252,27 @@ def _run(
     waiting = [Trial(study, trial._trial_id) for trial in lost]
     task = _task(ray, workers)
     running: dict[Any, Trial] = {}
-    while True:
-        while len(running) < workers:
-            begun = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
-            if not waiting and len(begun) >= trials:
-                break
-            trial = waiting.pop() if waiting else study.ask()
-            try:
-                config = search.space.draw(trial, search.config)
-            except ValueError as error:  # each value is in order, but not all of them together
-                _end(study, search, trial, Outcome("FAIL", {"error": str(error)}))
-                report(study, trial.number)
-                continue
-            running[task.remote(trial, search, config, Origin.here())] = trial
-        if not running:
-            return
-        [done], _ = ray.wait(list(running))
-        outcome, trial = ray.get(done), running.pop(done)
-        _end(study, search, trial, outcome)
-        report(study, trial.number)
+    with cancelled_after(ray, running):
+        while True:
+            while len(running) < workers:
+                known = study.get_trials(deepcopy=False)
+                begun = sum(trial.state != TrialState.WAITING for trial in known)
+                if not waiting and begun >= trials:
+                    break
+                trial = waiting.pop() if waiting else study.ask()
+                try:
+                    config = search.space.draw(trial, search.config)
+                except ValueError as error:  # each value is in order, but not all of them together
+                    _end(study, search, trial, Outcome("FAIL", {"error": str(error)}))
+                    report(study, trial.number)
+                    continue
+                running[task.remote(trial, search, config, Origin.here())] = trial
+            if not running:
+                return
+            [done], _ = ray.wait(list(running))
+            outcome, trial = ray.get(done), running.pop(done)
+            _end(study, search, trial, outcome)
+            report(study, trial.number)
 
 
 def _end(study: "optuna.Study", search: Search, trial: Any, outcome: Outcome) -> None:

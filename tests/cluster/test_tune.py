@@ -4,11 +4,7 @@ import csv
 import dataclasses
 import functools
 import json
-import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +14,6 @@ import pytest
 import typer
 
 from speech.cli.main import app
-from speech.cli.train import stoppable
 from speech.cluster import trials, tune
 from speech.cluster.engine import ClusterError, Origin
 from speech.cluster.tune import Outcome, Search
@@ -29,7 +24,6 @@ from speech.training.recipes import read_recipe
 from speech.training.space import Parameter, Space
 from tests import tiny
 from tests.cluster.jobs import read_tiny
-from tests.conftest import PROJECT
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 SPACE = Space(
@@ -65,6 +59,9 @@ class HereAndNow:
 
     def get(self, asked: Any) -> Any:
         return asked()
+
+    def cancel(self, asked: Any, **_: Any) -> None:
+        pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,40 +235,6 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path, at_once, 
     assert "No space left" in refused(ModelError, lambda: tune.tune(whole, 2, "local", report=full))
     tune.tune(whole, 2, "local")
     assert len(at_once) == 2, "what was done before stays"
-
-
-@pytest.fixture
-def one_core(monkeypatch) -> dict[str, Any]:
-    """What Ray is told of the cluster that a test starts; its processes find the tests."""
-    pytest.importorskip("ray", reason="the extra cluster is not installed")
-    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
-    return {"num_cpus": 1, "object_store_memory": 80_000_000}
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::FutureWarning:ray")
-def test_a_trial_on_ray_that_a_signal_has_stopped_goes_on_at_the_next_epoch(tmp_path, one_core):
-    search = searching(tmp_path, config=tiny.config(epochs=4))
-    history = ModelFolder(search.run(0)).history
-
-    def press() -> None:
-        while not history.exists():
-            time.sleep(0.1)
-        os.kill(os.getpid(), signal.SIGTERM)  # as Ctrl-C, but Ray would take it
-
-    keys = threading.Thread(target=press, daemon=True)
-    keys.start()
-    with pytest.raises(typer.Exit), stoppable(search.folder):
-        tune.tune(search, 1, "local", **one_core)
-    keys.join()
-    before = json.loads(history.read_text())
-    study = tune.tune(search, 1, "local", **one_core)
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE"]
-    rows = json.loads(history.read_text())
-    assert len(rows) == 4
-    assert rows[: len(before)] == before, "no epoch was done twice"
-    assert study.best_value == max(row["val_accuracy"] for row in rows)
-    assert sorted(study.trials[0].intermediate_values) == [1, 2, 3, 4]
 
 
 def test_without_optuna_the_error_names_the_package_and_how_to_get_it(

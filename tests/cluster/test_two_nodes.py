@@ -7,22 +7,28 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from speech.child import call
+from speech.cli.train import stoppable
 from speech.cluster import engine
 from speech.cluster.scan import Job, Tally, scan
 from speech.detection import Detection
 from speech.errors import AudioError, SpeechError
+from speech.formats.folder import ModelFolder
 from speech.installation import find_model
 from speech.live.scan import scan_file
 from speech.recognizer import load
+from speech.training.space import Parameter, Space
 from tests import tiny
-from tests.cluster.jobs import read_and_say_who, trained_by_one
+from tests.cluster.jobs import read_and_say_who, read_tiny, trained_by_one
 from tests.cluster.test_division import WORDS, spoken
 from tests.conftest import PROJECT
 
@@ -264,6 +270,35 @@ def test_a_training_that_ctrl_c_has_ended_goes_on_from_its_last_whole_epoch(node
     rows = json.loads((run / "history.json").read_text())
     assert len(rows) == 3
     assert rows[: len(before)] == before, "no epoch was done twice"
+
+
+def test_trials_that_a_signal_has_stopped_go_on_at_their_next_epoch(nodes, tmp_path):
+    pytest.importorskip("optuna", reason="the extra cluster is not installed")
+    from speech.cluster import tune
+
+    config = tiny.config(epochs=3)
+    read = functools.partial(read_tiny, tmp_path)
+    space = Space((Parameter("learning_rate", 1e-3, 1e-1, log=True),))
+    search = tune.Search(read, tiny.LABELS, config, config, space, tmp_path / "search")
+    histories = [ModelFolder(search.run(number)).history for number in (0, 1)]
+
+    def press() -> None:
+        while not all(history.exists() for history in histories):
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)  # as Ctrl-C, but Ray would take it
+
+    keys = threading.Thread(target=press, daemon=True)
+    keys.start()
+    with pytest.raises(typer.Exit), stoppable(search.folder):
+        tune.tune(search, 2, nodes.address, workers=2)
+    keys.join()
+    before = [json.loads(history.read_text()) for history in histories]
+    study = tune.tune(search, 2, nodes.address, workers=2)
+    for trial, history, kept in zip(study.trials, histories, before, strict=True):
+        rows = json.loads(history.read_text())
+        assert rows[: len(kept)] == kept, "no epoch was done twice"
+        assert trial.state.name == "PRUNED" or len(rows) == 3
+        assert sorted(trial.intermediate_values) == [row["epoch"] for row in rows]
 
 
 # the last one with these nodes: one of them is gone afterwards
