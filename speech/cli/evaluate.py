@@ -115,7 +115,8 @@ def evaluate(
             continue
         measured[model] = answer
         if as_json:
-            typer.echo(json.dumps(answer.to_dict()))
+            named = {"model": str(model)} if len(models) > 1 else {}
+            typer.echo(json.dumps(named | answer.to_dict()))
         elif len(models) == 1:
             _print_labels(answer)
             typer.echo(summary(answer, folders[model]))
