@@ -214,40 +214,49 @@ def test_ray_of_another_version_is_told_in_one_line(nodes, tmp_path):
     assert ray.__version__ in line
 
 
-def test_the_commands_train_and_measure_by_two_nodes_what_one_process_does(nodes, tmp_path):
+def test_paths_count_from_where_a_command_is_given_not_from_where_nodes_were_started(
+    nodes, tmp_path
+):
+    corpus = tiny.write_corpus(tmp_path / "corpus")
+    (tmp_path / "config.json").write_text(json.dumps(tiny.config(epochs=1).to_dict()))
+    given = "--ray", nodes.address, "--out"
+    data = "--data", "corpus", "--cache", "cache", "--labels", "low,high", "--no-augment"
+    said = speech("train", *given, "run", *data, "--config", "config.json", cwd=tmp_path)
+    assert "report: run" in said
+    speech("scan", "corpus/low", *given, "tables", cwd=tmp_path)
+    pandas = pytest.importorskip("pandas")
+    files = pandas.read_parquet(tmp_path / "tables" / "recordings")["file"]
+    assert sorted(files) == sorted(f"corpus/low/{path.name}" for path in (corpus / "low").iterdir())
+
+
+def test_two_nodes_measure_of_models_what_one_process_does(nodes, tmp_path):
     from speech.cli.evaluate import ClipMeasurement, MeasureOptions
     from speech.cli.options import DecodingOptions
     from speech.cli.score import StreamMeasurement
     from speech.evaluation.synthetic_streams import Plan
+    from speech.model import CommandModel, save_model
 
     corpus, decoding = tiny.write_corpus(tmp_path / "corpus"), DecodingOptions(tmp_path / "cache")
-    (tmp_path / "config.json").write_text(json.dumps(tiny.config(epochs=1).to_dict()))
-    # paths count from where the command is given, which is not where the nodes were started
-    given = "--ray", nodes.address, "--data", "corpus", "--cache", "cache", "--out"
-    recipe = "--labels", "low,high", "--config", "config.json"
-    said = speech("train", *given, "one", *recipe, "--workers", "2", cwd=tmp_path)
-    assert "report: one" in said
-    run = tmp_path / "one"
-    shutil.copytree(run, tmp_path / "two")
+    model = CommandModel(tiny.LABELS.labels, tiny.FEATURES, tiny.config().architecture)
+    runs = tmp_path / "one", tmp_path / "two"
+    for run in runs:
+        save_model(model, ModelFolder(run).keras)
+    out = tmp_path / "out"
+    given = *runs, "--ray", nodes.address, "--data", corpus, "--cache", decoding.cache, "--out", out
 
-    said = speech("evaluate", "one", "two", *given, "out", "--json", cwd=tmp_path)
-    measurement = ClipMeasurement(decoding, MeasureOptions(corpus), {run: tmp_path / "here"})
+    said = speech("evaluate", *given, "--json")
     lines = {row.pop("model"): row for row in map(json.loads, said.splitlines())}
-    assert lines == dict.fromkeys(("one", "two"), measurement(run).to_dict())
-    assert (tmp_path / "out" / "two" / "README.md").is_file()
+    measurement = ClipMeasurement(decoding, MeasureOptions(corpus), {runs[0]: tmp_path / "here"})
+    assert lines == dict.fromkeys(map(str, runs), measurement(runs[0]).to_dict())
+    assert (out / "two" / "README.md").is_file()
 
-    said = speech("score", "one", "two", *given, "out", "--snr", "clean", "--json", cwd=tmp_path)
+    said = speech("score", *given, "--snr", "clean", "--json")
     streams = StreamMeasurement(decoding, corpus, (), Plan((None,)), "")
-    clean = json.loads(json.dumps(streams((run, "clean"))["evaluation"]))
+    clean = json.loads(json.dumps(streams((runs[0], "clean"))["evaluation"]))
     for line in map(json.loads, said.splitlines()):
-        assert line["evaluation"] == clean
+        assert line["evaluation"]["clean"] == clean["clean"]
         assert list(line["fast_words"]) == ["same word", "different words"]
     assert len(said.splitlines()) == 2
-
-    speech("scan", "corpus/low", "--ray", nodes.address, "--out", "tables", cwd=tmp_path)
-    pandas = pytest.importorskip("pandas")
-    files = pandas.read_parquet(tmp_path / "tables" / "recordings")["file"]
-    assert sorted(files) == sorted(f"corpus/low/{path.name}" for path in (corpus / "low").iterdir())
 
 
 def test_a_training_that_ctrl_c_has_ended_goes_on_from_its_last_whole_epoch(nodes, tmp_path):
