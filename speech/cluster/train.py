@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 Report = Callable[[Mapping[str, Any]], None]
 _FAILURES = 3  # workers or machines that may be lost
 _LOOK_SECONDS = 1.0
-_ABORT_SECONDS = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,20 +96,13 @@ def train(
                 worker_runtime_env={"env_vars": {"KERAS_BACKEND": "jax"}},
             ),
         )
-        controllers: list[Any] = []
-        # Ray's own handler of Ctrl-C would end this process without a word
-        trainer._register_sigint_handler = controllers.append
+        trainer._register_sigint_handler = lambda _: None  # which would exit without a word
         with _watched(store, report):
             try:
                 kept: Any = trainer.fit().checkpoint
             except rt.TrainingFailedError as error:
                 failures = getattr(error, "worker_failures", {})
                 raise refusal(next(iter(failures.values()), error)) from error
-            except KeyboardInterrupt:
-                for controller in controllers:  # or the training would go on by itself
-                    with contextlib.suppress(ray.exceptions.RayError):
-                        ray.get(controller.abort.remote(), timeout=_ABORT_SECONDS)
-                raise
         with kept.as_directory() as folder:
             shutil.copytree(folder, run, dirs_exist_ok=True)
     shutil.rmtree(store)

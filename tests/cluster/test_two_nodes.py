@@ -259,29 +259,6 @@ def test_two_nodes_measure_of_models_what_one_process_does(nodes, tmp_path):
     assert len(said.splitlines()) == 2
 
 
-def test_a_training_that_ctrl_c_has_ended_goes_on_from_its_last_whole_epoch(nodes, tmp_path):
-    from speech.cluster.train import Training, train
-
-    training = Training(
-        functools.partial(read_and_say_who, tmp_path), tiny.LABELS, tiny.config(epochs=3)
-    )
-    run, told = tmp_path / "run", []
-
-    def press(row: Any) -> None:
-        told.append(row)
-        if len(told) == 1:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(training, run, nodes.address, workers=1, report=press)
-    before = list(told)
-    assert len(before) < 3
-    train(training, run, nodes.address, workers=1, resume=True, report=told.append)
-    rows = json.loads((run / "history.json").read_text())
-    assert len(rows) == 3
-    assert rows[: len(before)] == before, "no epoch was done twice"
-
-
 def test_trials_that_a_signal_has_stopped_go_on_at_their_next_epoch(nodes, tmp_path):
     pytest.importorskip("optuna", reason="the extra cluster is not installed")
     from speech.cluster import tune
