@@ -6,12 +6,14 @@
 
 A pack is a file of (length of path: u16, length: u32, path, content), made of the folders of
 ``prepare_sources.py`` and, below ``measure``, of what chooses and never trains. A plan is a list
-of trainings: name, seconds, teachers, changes of the recipe, leave_out (a source, or one of its
-folders, which the training does without); ``measure`` names what all are measured on, likewise.
+of trainings: name, seconds (or ``rest``: what is left of ``total_seconds``), teachers, changes of
+the recipe, leave_out (a source, or one of its folders, which the training does without);
+``measure`` names what all are measured on, likewise.
 """
 
 import copy
 import hashlib
+import io
 import json
 import os
 import struct
@@ -26,19 +28,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 
 N_SAMPLES = 16_000
-SOURCES: dict[str, tuple[Any, float, bool]] = {  # role, weight, keep_all
-    "speech_commands": ("words", 1.0, False),
-    "isolated_words": ("words", 1.0, True),
-    "synthetic_words": ("words", 1.0, True),
-    "spoken_digits": ("words", 0.5, True),
-    "negative_speech": ("speech", 1.0, True),
-    "synthetic_sentences": ("speech", 1.0, True),
+SOURCES: dict[str, dict[str, Any]] = {  # as in many_sources.toml
+    "speech_commands": {},
+    "isolated_words": {"keep_all": True},
+    "synthetic_words": {"keep_all": True},
+    "flite_words": {"keep_all": True, "leave_out": ["*_nohash_1.wav"]},
+    "program_words": {"keep_all": True},
+    "spoken_digits": {"keep_all": True, "weight": 0.5},
+    "negative_speech": {"role": "speech"},
+    "synthetic_sentences": {"role": "speech"},
 }
 
 
-PACK_BYTES = 44 * 2**20  # what travels at once, with room for the code
+PACK_BYTES = 42 * 2**20  # what travels at once, with room for the code
+AROUND_A_TRAINING = 45.0  # seconds: compiling before it, measuring and packing after it
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -71,7 +77,7 @@ def pack(sources: Path, shared: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     parts: list[bytearray] = [bytearray()]
     for where, path in files:
-        content = path.read_bytes()
+        content = small(path)
         if len(parts[-1]) + len(content) > PACK_BYTES:
             parts.append(bytearray())
         parts[-1] += struct.pack("<HI", len(where.encode()), len(content))
@@ -79,6 +85,16 @@ def pack(sources: Path, shared: Path, out: Path) -> None:
     for index, part in enumerate(parts):
         (out / f"{index}.pack").write_bytes(part)
     print(f"{len(files)} files in {len(parts)} packs", flush=True)
+
+
+def small(path: Path) -> bytes:
+    """The content of a file; of WAV, which is ten times as large, that of one in Opus."""
+    if path.suffix != ".wav":
+        return path.read_bytes()
+    samples, rate = soundfile.read(path)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format="OGG", subtype="OPUS")
+    return buffer.getvalue()
 
 
 def read_pack(path: Path) -> list[tuple[str, bytes]]:
@@ -193,11 +209,11 @@ def training_data(files: dict[str, tuple[str, Any]], leave_out: str = "") -> Any
     words, speech, noise = [], [], []
     if leave_out:
         files = {p: f for p, f in files.items() if not p.startswith(prefixes(leave_out))}
-    for name, (role, weight, keep_all) in SOURCES.items():
+    for name, fields in SOURCES.items():
         if not any(path.startswith(name + "/") for path in files):
             continue
-        source = Source(name, role, weight, keep_all)
-        if role == "words":
+        source = Source.from_table({"path": name, **fields})
+        if source.role == "words":
             recordings = corpus_of(name, files)
             words.append(WordClips(source, recordings, training_rows(recordings.corpus, source)))
             noise += recordings.noise_for("train")
@@ -305,7 +321,7 @@ class LeftOut:
             source = name.partition("/")[0]
             paths = sorted(p for p in files if p.startswith(prefixes(name)))
             paths = paths[:: max(1, len(paths) // 3000)]
-            if SOURCES[source][0] == "words":
+            if SOURCES[source].get("role", "words") == "words":
                 words = [p.split("/")[1] for p in paths]
                 clips = np.stack([fit(files[p][1]) for p in paths])
             else:
@@ -346,7 +362,7 @@ def recipe(training: dict[str, Any], speed: float | None) -> Any:
     fields = TrainConfig().to_dict()
     for key, value in training.get("changes", {}).items():
         fields[key] = fields[key] | value if isinstance(value, dict) else value
-    if speed and "seconds" in training:
+    if speed and training.get("seconds"):
         clips = speed * training.get("pace", 1.0) * training["seconds"]
         fields["epochs"] = max(2, int(clips / fields["epoch_clips"]))
     return TrainConfig.from_dict(fields)
@@ -386,8 +402,8 @@ def one_training(
     files: Any,
     measured: tuple[Development, LeftOut],
     out: Path,
-) -> None:
-    """Train, measure on what never trained, and pack the folder of the run."""
+) -> float:
+    """Train, measure on what never trained, and pack the folder of the run; give clips a second."""
     from speech.data.datasets import parse_labels
     from speech.model import load_model
     from speech.training import trainer
@@ -413,6 +429,7 @@ def one_training(
     (folder / "development.json").write_text(json.dumps(row))
     if training.get("keep", True):
         bring_home(folder)
+    return float(np.median([row["clips_per_second"] for row in reporter.rows]))
 
 
 def run(plan: Path, decoded: Path, out: Path) -> None:
@@ -434,8 +451,11 @@ def run(plan: Path, decoded: Path, out: Path) -> None:
     )
     speed = settings.get("clips_per_second")
     for training in trainings:
+        if training.get("rest"):  # all the time that is left, but what compiling and packing take
+            elapsed = time.time() - started
+            training["seconds"] = settings["total_seconds"] - elapsed - AROUND_A_TRAINING
         try:
-            one_training(training, speed, files, measured, out)
+            speed = one_training(training, speed, files, measured, out)
         except Exception:  # the next training may still work
             traceback.print_exc()
             print(f"{training['name']} FAILED", flush=True)

@@ -216,7 +216,7 @@ def _facts(evaluation: Evaluation, history: Sequence[Mapping[str, float]]) -> di
         f"`{evaluation.corpus_sha256}`, the clips listed in `clips.csv`",
         "Seed": str(trained.get("seed")),
         "Parameters": f"{trained.get('parameters', 0):,}",
-        "Training": _training_time(history, device_phrase(trained)),
+        "Training": _training_time(history, device_phrase(trained), trained.get("kept_epoch")),
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         **_beginning(trained.get("start_from")),
         "Made by": f"`{trained.get('command')}`",
@@ -269,7 +269,9 @@ def _history(folder: Path) -> list[dict[str, float]]:
     return rows
 
 
-def _training_time(history: Sequence[Mapping[str, float]], device: str) -> str:
+def _training_time(
+    history: Sequence[Mapping[str, float]], device: str, kept: int | None = None
+) -> str:
     if not history:
         return f"the history of the run is not here; it ran{device}" if device else "not recorded"
     seconds = sum(row["seconds"] for row in history)
@@ -277,7 +279,8 @@ def _training_time(history: Sequence[Mapping[str, float]], device: str) -> str:
     best = max(history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
     return (
         f"{len(history)} epochs in {seconds / 60:.0f} minutes{device}, {waited:.1%} of them "
-        f"waiting for data; epoch {best['epoch']} was the best"
+        "waiting for data; "
+        + (f"epoch {kept} was kept" if kept else f"epoch {best['epoch']} was the best")
     )
 
 

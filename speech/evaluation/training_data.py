@@ -28,6 +28,11 @@ _FLITE = Collection(
     "synthetic speech of Flite", "four voices of a text-to-speech program, one of them Scottish",
     "the license of Flite, which is like BSD's",
 )  # fmt: skip
+_PROGRAMS = Collection(
+    "words that Tux Paint and KTuberling say, of Debian's packages",
+    "those who recorded names of animals and things for two programs, in some twenty languages",
+    "GPL-2 or later",
+)
 _WAKE_WORDS = Collection(
     "the audio of Picovoice's wake-word-benchmark",
     "many speakers who say a few English phrases",
@@ -47,6 +52,7 @@ _KNOWN = {
     ),
     r"synthetic_(speech|words|sentences)(/\w+)?": _KOKORO,
     r"flite_words": _FLITE,
+    r"program_words": _PROGRAMS,
     r"read_sentences": Collection(
         "rhasspy's dataset-voice-kathleen", "one woman who reads English sentences", "CC0 1.0"
     ),

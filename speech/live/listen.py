@@ -56,8 +56,8 @@ def listen(
         ...     print(detection.label, round(detection.time, 1))
         ...     if detection.label == "stop":
         ...         break
-        yes 1.8
-        left 4.0
+        yes 2.0
+        left 4.3
         stop 6.2
     """
     decoder = _decoder(source, model, threshold, device, channel)

@@ -128,6 +128,7 @@ def train(
     )
     _begin(model, source, start_from)
     whole = TrainingModel(model, len(source.vocabulary) if config.word_loss else 0)
+    _begin_words(whole, source, start_from)
     optimizer = compile_model(whole, config, source.steps())
     state = RunState(whole, optimizer, run, config)
     state.teacher = make_teacher(teachers, model.labels)
@@ -189,6 +190,16 @@ def _begin(model: CommandModel, source: ClipSource, start_from: Path | None) -> 
     model.set_weights(other.get_weights())
     model.normalization.finalize_state()
     model.provenance["start_from"] = other.provenance
+
+
+def _begin_words(whole: TrainingModel, source: ClipSource, start_from: Path | None) -> None:
+    """Take the output that tells words apart, too, where another training left one of the same."""
+    if whole.head is None or start_from is None or not (start_from / WORDS).is_file():
+        return
+    with np.load(start_from / WORDS) as other:
+        if tuple(other["words"].tolist()) == source.vocabulary:
+            whole.head.projection.set_weights([other["projection"]])
+            whole.head.words.assign(other["vectors"])
 
 
 def compile_model(model: TrainingModel, config: TrainConfig, steps: int) -> MonitoredAdamW:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import signal
 import subprocess
@@ -184,6 +185,19 @@ def test_a_training_begins_with_the_weights_of_another_model_and_refuses_a_stran
     wider = tiny.config(architecture=Architecture(conv_filters=(8,), lstm_layers=1, lstm_units=9))
     with pytest.raises(ModelError, match="expected the architecture of this training"):
         train(data, tiny.LABELS, wider, tmp_path / "third", start_from=tmp_path / "first")
+
+
+def test_a_training_begins_with_the_word_head_of_another_that_had_the_same_words(tmp_path):
+    data, config = tiny.data(tmp_path), tiny.config(epochs=1, word_loss=0.5, ema_momentum=0.0)
+    still = dataclasses.replace(config, learning_rate=1e-12)
+    train(data, tiny.LABELS, config, tmp_path / "first")
+    train(data, tiny.LABELS, still, tmp_path / "second", start_from=tmp_path / "first")
+    with (
+        np.load(tmp_path / "first" / "words.npz") as first,
+        np.load(tmp_path / "second" / "words.npz") as second,
+    ):
+        for name in ("projection", "vectors"):
+            np.testing.assert_allclose(first[name], second[name], atol=1e-6)
 
 
 def test_the_word_head_is_saved_beside_the_model_with_its_vocabulary(tmp_path):
