@@ -131,9 +131,10 @@ def _quantise(model: Any, path: Path) -> None:
         path,
         op_types_to_quantize=["LSTM"],
         weight_type=QuantType.QInt8,
-        # one scale a matrix: with one a row, the products are so large that processors without
-        # VNNI saturate in the middle of a sum
+        # one scale a matrix, and weights of 7 bits: else the products are so large that processors
+        # without VNNI saturate in the middle of a sum
         per_channel=False,
+        reduce_range=True,
     )
 
 

@@ -120,8 +120,7 @@ def test_in_eight_bits_the_state_is_carried_alike_and_the_answers_stay_near(soun
     )
     off, off_without_state = (np.abs(rows - expected).max() for rows in (divided[0], forgotten))
     assert 1e-5 < off < 0.05, "in eight bits, and near"
-    # processors without VNNI add 8-bit products in 16 bits, which saturate: they are farther off
-    assert off_without_state > 2 * off
+    assert off_without_state > 5 * off
     assert np.mean(divided[0].argmax(axis=1) == expected.argmax(axis=1)) > 0.97
 
 
