@@ -30,7 +30,7 @@ _FLITE = Collection(
 )  # fmt: skip
 _PROGRAMS = Collection(
     "words that Tux Paint and KTuberling say, of Debian's packages",
-    "those who recorded names of animals and things for two programs, in some twenty languages",
+    "people who recorded names of animals and things for two programs, in some twenty languages",
     "GPL-2 or later",
 )
 _WAKE_WORDS = Collection(
