@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speech.cluster.engine import Origin, cluster, refusal
+from speech.errors import SpeechError
 from speech.formats.folder import ModelFolder
 from speech.labels import LabelSet
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 Report = Callable[[Mapping[str, Any]], None]
 _FAILURES = 3  # workers or machines that may be lost
 _LOOK_SECONDS = 1.0
+_KNOWN = "checkpoint_manager_snapshot.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +81,18 @@ def train(
     with cluster(address, **local) as ray:
         rt: Any = importlib.import_module("ray.train")  # whose types are those of its old version
         from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+        from ray.util.queue import Queue
 
+        refused = Queue(actor_options={"num_cpus": 0})
         begin = str(run.absolute()) if resume and ModelFolder(run).checkpoint.exists() else ""
         trainer: Any = DataParallelTrainer(
             _work,
-            train_loop_config={"training": training, "begin": begin, "origin": Origin.here()},
+            train_loop_config={
+                "training": training,
+                "begin": begin,
+                "origin": Origin.here(),
+                "refused": refused,
+            },
             scaling_config=rt.ScalingConfig(
                 num_workers=workers, use_gpu=ray.cluster_resources().get("GPU", 0) >= workers
             ),
@@ -103,13 +112,30 @@ def train(
             except rt.TrainingFailedError as error:
                 failures = getattr(error, "worker_failures", {})
                 raise refusal(next(iter(failures.values()), error)) from error
+        if not refused.empty():
+            if not any(store.glob("run/checkpoint_*")):
+                shutil.rmtree(store)
+            raise refused.get()
         with kept.as_directory() as folder:
             shutil.copytree(folder, run, dirs_exist_ok=True)
     shutil.rmtree(store)
 
 
 def _work(given: dict[str, Any]) -> None:
-    """What each worker does."""
+    """What each worker does.
+
+    Ray begins anew after any error. One of this package comes again, so that nobody trains a second
+    time: the command that began the training raises it.
+    """
+    if given["refused"].empty():
+        try:
+            _train(given)
+        except SpeechError as error:
+            given["refused"].put(error)
+            raise
+
+
+def _train(given: dict[str, Any]) -> None:
     from ray import train as rt
     from ray.train.collective import broadcast_from_rank_zero
 
@@ -162,9 +188,12 @@ def _watched(store: Path, report: Report) -> Iterator[None]:
 
     def look() -> None:
         nonlocal seen
-        for path in sorted(store.glob("run/checkpoint_*/history.json"))[-1:]:
-            with contextlib.suppress(OSError, ValueError):  # just being written, or deleted
-                rows = json.loads(path.read_text("utf-8"))
+        with contextlib.suppress(OSError, ValueError):  # just being written, or deleted
+            # Ray goes on from checkpoints that are named here, a while after their folder is there
+            known = (store / "run" / _KNOWN).read_text("utf-8")
+            folders = sorted(store.glob("run/checkpoint_*"))
+            for folder in [each for each in folders if each.name in known][-1:]:
+                rows = json.loads(ModelFolder(folder).history.read_text("utf-8"))
                 for row in rows[seen:]:
                     report(row)
                 seen = max(seen, len(rows))

@@ -21,9 +21,10 @@ from speech.cli.train import stoppable
 from speech.cluster import engine
 from speech.cluster.scan import Job, Tally, scan
 from speech.detection import Detection
-from speech.errors import AudioError, SpeechError
+from speech.errors import AudioError, ModelError, SpeechError
 from speech.formats.folder import ModelFolder
 from speech.installation import find_model
+from speech.labels import LabelSet
 from speech.live.scan import scan_file
 from speech.recognizer import load
 from speech.training.space import Parameter, Space
@@ -177,6 +178,43 @@ def test_two_workers_train_what_one_does_also_when_one_of_them_is_killed(nodes, 
             assert row[name] == pytest.approx(other[name], rel=1e-4), name
     assert (run / "model.keras").is_file()
     assert not (run / "ray").exists()
+
+
+def test_an_error_that_comes_again_is_told_once_and_a_training_does_not_begin_anew(nodes, tmp_path):
+    from speech.cluster.train import Training, train
+
+    words = LabelSet("none", ("nobody", "says", "this"))
+    training = Training(functools.partial(read_and_say_who, tmp_path), words, tiny.config(parts=2))
+    with pytest.raises(ModelError, match="training clips of every word, got none of nobody"):
+        train(training, tmp_path / "run", nodes.address, workers=2)
+    assert 1 <= len(list(tmp_path.glob("*.pid"))) <= 2, "each worker reads once"
+    assert not any((tmp_path / "run").iterdir()), "nothing to go on from"
+
+
+def test_a_training_that_ctrl_c_has_ended_goes_on_by_the_same_command(nodes, tmp_path):
+    tiny.write_corpus(tmp_path / "corpus")
+    config = tiny.config(epochs=4, patience=4, epoch_clips=4_096)
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    command = [
+        *("train", "--ray", nodes.address, "--out", "run", "--data", "corpus", "--cache", "cache"),
+        *("--labels", "low,high", "--no-augment", "--config", "config.json"),
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-m", "speech", *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        said = [process.stderr.readline()]
+        process.send_signal(signal.SIGINT)
+        said += process.stderr.readlines()
+    assert process.returncode == 130, said
+    assert "give the same command again" in said[-1]
+    kept = max((tmp_path / "run").glob("ray/run/checkpoint_*/history.json"))
+    before = json.loads(kept.read_text())
+    assert 1 <= len(before) < 4
+    speech(*command, cwd=tmp_path)
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert len(history) == 4
+    assert history[: len(before)] == before, "no epoch was done twice"
 
 
 def speech(*arguments: object, cwd: Path = PROJECT) -> str:
