@@ -1,6 +1,7 @@
 """Ray itself: reaching a cluster or starting one here, and its errors as one line each."""
 
 import contextlib
+import importlib
 import importlib.metadata
 import logging
 import os
@@ -97,6 +98,9 @@ def _connect(ray: Any, address: str, local: dict[str, Any]) -> None:
         given = {"include_dashboard": False, **local} if address == LOCAL else {}
         with _signals_kept():
             ray.init(address, logging_level=logging.CRITICAL, log_to_driver=False, **given)
+        # it tells of lost workers on standard output, among the results; the work goes on anyway
+        inside: Any = importlib.import_module("ray._private.worker")
+        inside.print_to_stdstream = _say_nothing
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         if "mismatch" in str(error):  # Ray's, of which each line holds a version
             raise ClusterError(
@@ -110,6 +114,9 @@ def _connect(ray: Any, address: str, local: dict[str, Any]) -> None:
             "in wants its token: RAY_AUTH_MODE=token, and its ~/.ray/auth_token here",
             parameter="ray",
         ) from error
+
+
+def _say_nothing(*_: object, **__: object) -> None: ...
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import dataclasses
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,15 @@ Change = Callable[[Batch, np.random.Generator], Batch]
 
 NOISE_RMS = (0.0002, 0.0016, 0.01, 0.1)
 _CLIPS_EACH = 50
-# libsndfile's Opus: bitrate = 6000 + (1 - level) * 250000 a channel; this is 16 kbit/s
-_OPUS_LEVEL = 0.96
+# libsndfile's Opus has 6000 + (1 - level) * 250000 bit/s a channel, its MP3 at this rate of samples
+# the next below 8 to 160 kbit/s; both levels are 16 kbit/s
+_OPUS = {"format": "OGG", "subtype": "OPUS", "compression_level": 0.96}
+_MP3 = {
+    "format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "CONSTANT",
+    "compression_level": 0.95,
+}  # fmt: skip
+_MP3_DELAY = 1_105  # samples that LAME and its decoder put before the sound
+_GSM = {"format": "WAV", "subtype": "GSM610"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +135,13 @@ def _changes(recognizer: Recognizer, recordings: Recordings) -> dict[str, Change
         ),
         "44.1 kHz stereo": through(_stereo(rate, 44_100)),
         "48 kHz stereo": through(_stereo(rate, 48_000)),
-        "Opus, 16 kbit/s": through(lambda clip: _opus(clip, rate)),
+        "Opus, 16 kbit/s": through(lambda clip: _coded(clip, rate, _OPUS)),
+        "MP3, 16 kbit/s": through(lambda clip: _coded(clip, rate, _MP3)[_MP3_DELAY:]),
+        "GSM 06.10 (8 kHz, 13 kbit/s)": through(
+            lambda clip: soxr.resample(
+                _coded(soxr.resample(clip, rate, 8_000), 8_000, _GSM), 8_000, rate
+            )
+        ),
         "voice 5 semitones higher": through(_higher(rate, 5)),
         "speed 1.4, pitch with it": through(lambda clip: soxr.resample(clip, rate * 1.4, rate)),
         "clipped, 20 dB over full scale": lambda x, _: np.clip(
@@ -222,9 +235,10 @@ def _stretched(clip: Batch, factor: float) -> Batch:
     return stretched.astype(np.float32)
 
 
-def _opus(clip: Batch, rate: int) -> Batch:
+def _coded(clip: Batch, rate: int, codec: Mapping[str, Any]) -> Batch:
+    """What a lossy codec leaves of it."""
     file = io.BytesIO()
-    soundfile.write(file, clip, rate, format="OGG", subtype="OPUS", compression_level=_OPUS_LEVEL)
+    soundfile.write(file, clip, rate, **codec)
     return load_audio(file.getvalue(), rate)
 
 

@@ -155,7 +155,7 @@ def test_an_error_of_this_package_on_a_worker_arrives_as_itself(nodes, tmp_path,
         scan(job, nodes.address)
 
 
-def test_two_workers_train_what_one_does_also_when_one_of_them_is_killed(nodes, tmp_path):
+def test_two_workers_train_what_one_does_also_when_one_of_them_is_killed(nodes, tmp_path, capsys):
     from speech.cluster.train import Training, train
 
     config = tiny.config(parts=2, epoch_clips=64)
@@ -171,6 +171,7 @@ def test_two_workers_train_what_one_does_also_when_one_of_them_is_killed(nodes, 
     train(training, run, nodes.address, workers=2, report=kill)
     assert len(killed) == 2
     assert len(list(tmp_path.glob("*.pid"))) == 4, "all began anew"
+    assert capsys.readouterr().out == "", "Ray says nothing among the results"
     one = call(trained_by_one, config, tmp_path / "one", environment={"KERAS_BACKEND": "jax"})
     two = json.loads((run / "history.json").read_text())
     for row, other in zip(one, two, strict=True):
