@@ -1,4 +1,4 @@
-"""What several attention heads on top of the LSTM are worth: the table in docs/recipe.md.
+"""What four attention heads on top of the LSTM are worth: the table in docs/recipe.md.
 
     python experiments/attention_heads.py SOURCES RUNS --epochs 10 --epoch-clips 16000
 
@@ -67,29 +67,9 @@ class MiddleQuery(keras.layers.Layer):  # type: ignore[misc]
         return self.heads(states[:, middle : middle + 1], states)[:, 0]
 
 
-class SelfAttention(AttentionPooling):
-    """Every step asks all others, by several heads; then the attention that ships."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.heads = keras.layers.MultiHeadAttention(HEADS, KEY_UNITS)
-        self.normalized = keras.layers.LayerNormalization()
-
-    def build(self, input_shape: Sequence[int | None]) -> None:
-        """Create the weights for (batch, n_frames, units)."""
-        self.heads.build(input_shape, input_shape)
-        self.normalized.build(input_shape)
-        super().build(input_shape)
-
-    def call(self, states: Any) -> Any:
-        """(batch, n_frames, units) -> (batch, units)."""
-        return super().call(self.normalized(states + self.heads(states, states)))
-
-
 KINDS: dict[str, type[keras.layers.Layer]] = {
     "one learned query, as shipped": AttentionPooling,
-    "four heads that ask with the middle state (MHAtt-RNN)": MiddleQuery,
-    "self-attention of four heads, then as shipped": SelfAttention,
+    "four heads, asked by the middle state (MHAtt-RNN)": MiddleQuery,
 }
 
 
@@ -148,8 +128,8 @@ def main() -> None:
     options = parser.parse_args()
     runs = {
         (kind, seed): options.runs / f"{number}-{seed}"
-        for seed in SEEDS
         for number, kind in enumerate(KINDS)
+        for seed in SEEDS
     }
     os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
     spawn = multiprocessing.get_context("spawn")
