@@ -68,7 +68,8 @@ def _page(ended: "list[optuna.trial.FrozenTrial]", search: Search, names: list[s
             f"{trial.number}{' (the recipe)' if trial.user_attrs.get('recipe') else ''}",
             trial.user_attrs.get("error") or _STATES[trial.state.name],
             f"{trial.user_attrs['accuracy']:.2%}" if "accuracy" in trial.user_attrs else "",
-            *(trial.user_attrs.get(name, "") for name in _NUMBERS[1:]),
+            *(trial.user_attrs.get(name, "") for name in ("epochs", "seconds")),
+            _short(trial.user_attrs.get("weights", "")),
             *(_short(trial.params.get(name, "")) for name in names),
         ]
         for trial in ended
@@ -87,7 +88,9 @@ def _page(ended: "list[optuna.trial.FrozenTrial]", search: Search, names: list[s
 
 
 def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def draw(study: "optuna.Study", folder: Path) -> None:
