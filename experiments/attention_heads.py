@@ -91,7 +91,7 @@ def unseen(model: Any, words: Path) -> dict[str, tuple[int, int]]:
 
 
 def train(kind: str, seed: int, sources: Path, run: Path, epochs: int, epoch_clips: int) -> None:
-    """Train one network, and keep what it makes of what it never heard."""
+    """Train one network, and keep how it does on what nobody trained on."""
     speech.model.AttentionPooling = KINDS[kind]  # type: ignore[misc]
     labels, config = read_recipe(RECIPE)
     config = dataclasses.replace(config, seed=seed, epochs=epochs, epoch_clips=epoch_clips)
