@@ -161,9 +161,10 @@ def report(minutes: float, taken: dict[str, list[float]], grown: tuple[int, floa
     ]
     per_core = speed["two"] / 2
     seconds = HOURS * 3600 / (per_core * NODES * CORES)
+    command = command_line().replace(" ", " benchmarks/", 1)
     return "\n\n".join(
         (
-            f"`{command_line()}`, load {os.getloadavg()[0]:.1f} at the end:",
+            f"`{command}`, load {os.getloadavg()[0]:.1f} at the end:",
             table((f"{minutes:g} minutes of sound", "median", "spread", "times real time"), rows),
             f"Overhead of Ray with one worker: {one}; of a cluster that runs already {joined}, "
             f"wanted are at most 15%; of all of Ray on the core of the worker {core}. "
