@@ -124,8 +124,8 @@ def train(
 def _work(given: dict[str, Any]) -> None:
     """What each worker does.
 
-    Ray begins anew after any error. One of this package comes again, so that nobody trains a second
-    time: the command that began the training raises it.
+    Ray starts the workers again after any error. An error of this package would only be repeated,
+    so the workers then do nothing, and the command that began the training raises it.
     """
     if given["refused"].empty():
         try:

@@ -23,8 +23,8 @@ Change = Callable[[Batch, np.random.Generator], Batch]
 
 NOISE_RMS = (0.0002, 0.0016, 0.01, 0.1)
 _CLIPS_EACH = 50
-# libsndfile's Opus has 6000 + (1 - level) * 250000 bit/s a channel, its MP3 at this rate of samples
-# the next below 8 to 160 kbit/s; both levels are 16 kbit/s
+# What libsndfile's levels mean at 16 kHz: Opus has 6000 + (1 - level) * 250000 bit/s a channel, MP3
+# one of the rates between 160 kbit/s (0) and 8 (1); both levels here are 16 kbit/s.
 _OPUS = {"format": "OGG", "subtype": "OPUS", "compression_level": 0.96}
 _MP3 = {
     "format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "CONSTANT",
